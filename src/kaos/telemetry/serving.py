@@ -1,0 +1,180 @@
+"""Serving: the one function that puts an ASGI app on a port.
+
+Guarantees: the socket is bound before anything is awaited, so a port that is taken is one
+clear `ListenError`; on SIGTERM or SIGINT new connections are refused, requests in flight
+get `grace` seconds to end, then are cancelled (a stream's handler sees `CancelledError` and
+may say goodbye), the app's lifespan is closed, and `serve` returns.
+
+Does not: TLS, several workers, or limits on bodies (see `kaos.telemetry.http`).
+
+The server is hypercorn, behind this function so that another can take its place. What its
+defaults taught: 3 s of grace cuts model streams, 5 s of keep-alive races with every gateway,
+and from Python 3.12 on its own grace is not honoured at all, because asyncio's
+`Server.wait_closed` then waits for every connection. Hence the grace here is our own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config, Sockets
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+GRACE = 25.0  # below the 30 s after which Kubernetes kills a pod
+KEEP_ALIVE = 75.0  # above the idle time of the gateways in front of us
+_LAST_WORDS = 2.0  # for a cancelled handler to end its stream
+_BACKLOG = 1024
+
+
+class ListenError(OSError):
+    """The address cannot be listened on: malformed, taken, or not ours."""
+
+
+async def serve(
+    app: ASGIApp,
+    *,
+    listen: str = "127.0.0.1:8000",
+    grace: float = GRACE,
+    stop: asyncio.Event | None = None,
+    on_listening: Callable[[str], object] | None = None,
+) -> None:
+    """Serve `app` until told to stop.
+
+    Args:
+        app: Any ASGI app; its lifespan is run.
+        listen: `host:port`; port 0 takes a free one, `[::1]:8000` is IPv6.
+        grace: Seconds for the requests in flight once told to stop.
+        stop: Ends serving when set. Without it SIGTERM and SIGINT do.
+        on_listening: Called once with the base URL, as soon as the socket accepts connections.
+
+    Raises:
+        ListenError: The address cannot be listened on.
+    """
+    sock = _bind(listen)
+    stopping = stop or asyncio.Event()
+    requests = _InFlight(app)
+    config = _Config(sock)
+    config.graceful_timeout = grace + _LAST_WORDS
+    try:
+        with _signals(stopping) if stop is None else contextlib.nullcontext():
+            if on_listening is not None:
+                on_listening(_url(sock))
+            drain = asyncio.create_task(requests.drain(stopping, grace))
+            try:
+                # Hypercorn names its parameter more narrowly than ASGI does.
+                application: Any = requests
+                await hypercorn_serve(application, config, shutdown_trigger=stopping.wait)
+            finally:
+                drain.cancel()
+                await asyncio.wait([drain])
+    finally:
+        sock.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    app: ASGIApp, *, listen: str = "127.0.0.1:0", grace: float = 0.5
+) -> AsyncIterator[str]:
+    """Serve `app` inside this process for the length of a block; yields its base URL.
+
+    For tests and for processes that serve more than one app.
+    """
+    stop = asyncio.Event()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = asyncio.create_task(
+        serve(app, listen=listen, grace=grace, stop=stop, on_listening=url.set_result)
+    )
+    either: list[asyncio.Future[Any]] = [server, url]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if url.done():
+            yield url.result()
+    finally:
+        stop.set()
+        await server
+
+
+class _Config(Config):
+    """Hypercorn's settings, with a socket of ours."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._sock = sock
+        self.keep_alive_timeout = KEEP_ALIVE
+        self.keep_alive_max_requests = 1_000_000
+        self.include_server_header = False
+        self.backlog = _BACKLOG
+        self.accesslog = None
+        # Given as a logger, so that it gets no handler of its own.
+        self.errorlog = logging.getLogger("hypercorn.error")
+
+    def create_sockets(self) -> Sockets:
+        return Sockets(secure_sockets=[], insecure_sockets=[self._sock], quic_sockets=[])
+
+
+class _InFlight:
+    """The app, with a list of the requests it is busy with."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        if scope["type"] == "lifespan" or task is None:
+            await self._app(scope, receive, send)
+            return
+        self._tasks.add(task)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._tasks.discard(task)
+
+    async def drain(self, stopping: asyncio.Event, grace: float) -> None:
+        """Once stopping, cancel what outlives the grace."""
+        await stopping.wait()
+        await asyncio.sleep(grace)
+        for task in list(self._tasks):
+            task.cancel("the server is shutting down")
+
+
+@contextlib.contextmanager
+def _signals(stopping: asyncio.Event) -> Any:
+    loop = asyncio.get_running_loop()
+    caught = (signal.SIGTERM, signal.SIGINT)
+    for number in caught:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+def _bind(listen: str) -> socket.socket:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65535:
+        raise ListenError(f"cannot listen on {listen!r}: it must be host:port")
+    host = host.strip("[]") or "127.0.0.1"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((host, int(port)))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
+    return sock
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
