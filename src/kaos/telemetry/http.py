@@ -1,0 +1,167 @@
+"""The outermost layer of every HTTP server of ours: request ids, limits, access log, metrics.
+
+Guarantees: each request has an id (the caller's `x-request-id` if it is a sane one), which is
+in its response, in every log line below it, and in `request.state.request_id`; one log line a request
+when it ended, with what became of it; a body larger than the limit is refused with 413 as it
+arrives, whether or not it announced its length; an exception nobody caught is logged with
+its trace and answered 500 without it.
+
+Does not: shape errors for an API. `on_error` makes the body of a 413 or 500 (OpenAI's error
+object, for instance).
+
+Probes and `/metrics` are not logged: a line every ten seconds from each pod hides the rest.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kaos.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
+MAX_BODY = 16 * 1024 * 1024
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+ErrorBody = Callable[[int, str], Response]
+
+
+class BodyTooLarge(Exception):  # noqa: N818 - reads as what it is at the raise
+    """The request's body passed the limit while it was read."""
+
+
+class Observed:
+    """ASGI middleware; wraps the whole app.
+
+    Args:
+        app: The app below.
+        max_body: The largest request body in bytes.
+        on_error: Makes the response of a 413 or a 500 from its status and message.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body: int = MAX_BODY,
+        on_error: ErrorBody | None = None,
+    ) -> None:
+        self._app = app
+        self._max_body = max_body
+        self._on_error = on_error or _plain_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(receive, send, request_id, self._max_body)
+        outcome = "cancelled"
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._run(scope, exchange)
+                outcome = "ok" if exchange.complete else "disconnected"
+            finally:
+                self._record(scope, exchange, outcome)
+
+    async def _run(self, scope: Scope, exchange: "_Exchange") -> None:
+        try:
+            exchange.refuse_if_over(_announced_length(scope))
+            await self._app(scope, exchange.receive, exchange.send)
+        except BodyTooLarge:
+            await self._fail(
+                scope, exchange, 413, f"the request body is larger than {self._max_body} bytes"
+            )
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            await self._fail(scope, exchange, 500, "internal error; see the server's log")
+
+    async def _fail(self, scope: Scope, exchange: "_Exchange", status: int, message: str) -> None:
+        if exchange.status is None:
+            response = self._on_error(status, message)
+            # The rest of the body is still on its way: this connection is of no more use.
+            response.headers["connection"] = "close"
+            await response(scope, exchange.receive, exchange.send)
+
+    def _record(self, scope: Scope, exchange: "_Exchange", outcome: str) -> None:
+        seconds = time.perf_counter() - exchange.started
+        status = exchange.status or 499  # nothing was sent: the caller went away, or we stop
+        if scope["path"] in UNLOGGED:
+            return
+        metrics.http_requests(scope["method"], status, seconds)
+        log.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            outcome=outcome,
+            seconds=round(seconds, 4),
+            sent_bytes=exchange.sent,
+        )
+
+
+class _Exchange:
+    """One request and its response, as they pass."""
+
+    def __init__(self, receive: Receive, send: Send, request_id: str, max_body: int) -> None:
+        self.started = time.perf_counter()
+        self.status: int | None = None
+        self.sent = 0
+        self.complete = False
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id.encode("latin-1")
+        self._left = max_body
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            size = len(message.get("body", b""))
+            self.refuse_if_over(size)
+            self._left -= size
+        return message
+
+    def refuse_if_over(self, size: int) -> None:
+        """Raise if `size` more bytes would pass the limit."""
+        if size > self._left:
+            raise BodyTooLarge
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", []), (b"x-request-id", self._request_id)]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""
+
+
+def _announced_length(scope: Scope) -> int:
+    text = _header(scope, b"content-length")
+    # A value of many digits would be slow to read and is too large anyway.
+    return int(text[:19]) if text.isascii() and text.isdigit() else 0
+
+
+def _request_id(scope: Scope) -> str:
+    given = _header(scope, b"x-request-id")
+    return given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
+def _plain_error(status: int, message: str) -> Response:
+    return JSONResponse({"error": {"message": message}}, status_code=status)
