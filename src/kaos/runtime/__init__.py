@@ -1,0 +1,136 @@
+"""A controller runtime for async Python: all that an author of a reconciler needs.
+
+Guarantees: the names below are the public interface; everything else may change.
+The floors, each knowing only those below it: transport < codec < watch < cache < queue < controller
+< manager.
+"""
+
+from kaos.runtime.apply import Applied, ApplySet
+from kaos.runtime.cache import Cache
+from kaos.runtime.client import Client
+from kaos.runtime.codec import Object, ObjectMeta, OwnerReference
+from kaos.runtime.conditions import condition, find_condition, is_true, merge_conditions, timestamp
+from kaos.runtime.config import ClusterConfig
+from kaos.runtime.controller import Controller, Owns, Predicate, Reconciler, Result, Watches
+from kaos.runtime.errors import (
+    AlreadyExists,
+    ApiError,
+    Cause,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    LeadershipLost,
+    NameConflict,
+    NotFound,
+    NotLeader,
+    RuntimeFailure,
+    TerminalError,
+    TooManyRequests,
+    Unauthorized,
+    UnknownKind,
+    Unreachable,
+)
+from kaos.runtime.events import EventRecorder
+from kaos.runtime.health import HttpServer
+from kaos.runtime.leader import LeaderElection
+from kaos.runtime.manager import Manager
+from kaos.runtime.owners import (
+    controller_of,
+    is_controlled_by,
+    owner_reference,
+    set_controller_reference,
+)
+from kaos.runtime.resources import (
+    CONFIG_MAP,
+    CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    EVENT,
+    GATEWAY,
+    HORIZONTAL_POD_AUTOSCALER,
+    HTTP_ROUTE,
+    LEASE,
+    NAMESPACE,
+    NETWORK_POLICY,
+    NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    REPLICA_SET,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Request,
+    Resource,
+    ResourceType,
+)
+
+__all__ = [
+    "CONFIG_MAP",
+    "CUSTOM_RESOURCE_DEFINITION",
+    "DEPLOYMENT",
+    "ENDPOINT_SLICE",
+    "EVENT",
+    "GATEWAY",
+    "HORIZONTAL_POD_AUTOSCALER",
+    "HTTP_ROUTE",
+    "LEASE",
+    "NAMESPACE",
+    "NETWORK_POLICY",
+    "NODE",
+    "PERSISTENT_VOLUME_CLAIM",
+    "POD",
+    "POD_DISRUPTION_BUDGET",
+    "REPLICA_SET",
+    "SECRET",
+    "SERVICE",
+    "SERVICE_ACCOUNT",
+    "AlreadyExists",
+    "ApiError",
+    "Applied",
+    "ApplySet",
+    "Cache",
+    "Cause",
+    "Client",
+    "ClusterConfig",
+    "Conflict",
+    "Controller",
+    "EventRecorder",
+    "Forbidden",
+    "Gone",
+    "HttpServer",
+    "Invalid",
+    "LeaderElection",
+    "LeadershipLost",
+    "Manager",
+    "NameConflict",
+    "NotFound",
+    "NotLeader",
+    "Object",
+    "ObjectMeta",
+    "OwnerReference",
+    "Owns",
+    "Predicate",
+    "Reconciler",
+    "Request",
+    "Resource",
+    "ResourceType",
+    "Result",
+    "RuntimeFailure",
+    "TerminalError",
+    "TooManyRequests",
+    "Unauthorized",
+    "UnknownKind",
+    "Unreachable",
+    "Watches",
+    "condition",
+    "controller_of",
+    "find_condition",
+    "is_controlled_by",
+    "is_true",
+    "merge_conditions",
+    "owner_reference",
+    "set_controller_reference",
+    "timestamp",
+]

@@ -1,0 +1,196 @@
+"""Where the API server is and how to prove who we are.
+
+Guarantees: kubeconfig, in-cluster and exec-plugin credentials are read by kr8s (imported only
+then); `direct` needs nothing but an address. Private keys that kr8s writes to temporary files are removed
+once they are in the TLS context. Tokens are read again before they expire and after a 401, once for
+all waiting requests, and running watches are not touched.
+Which failure taught it: kr8s leaves key files on disk at each login, and its re-login closes the
+connections under every running watch.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import ssl
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A bound service account token is rotated at 80 % of its hour; re-reading costs one small file.
+_REREAD_AFTER = 60.0
+_RENEW_BEFORE = 60.0
+
+
+@dataclass(slots=True)
+class Login:
+    """What one login gave."""
+
+    token: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = None
+    expires: float = 0.0
+    """Wall-clock time after which to log in again; 0 for never."""
+
+
+class Credentials:
+    """The current token and TLS context, renewed before they expire or when they were refused."""
+
+    def __init__(self, login: Login, renew: Callable[[], Awaitable[Login]] | None = None) -> None:
+        self._login = login
+        self._renew = renew
+        self._lock = asyncio.Lock()
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS context for new connections, None for plain HTTP or the system's defaults."""
+        return self._login.tls
+
+    async def token(self) -> str:
+        """The token to send now, "" for none."""
+        login = self._login
+        if login.expires and self._renew is not None and time.time() > login.expires:
+            await self._login_again(login)
+        return self._login.token
+
+    async def refresh(self, refused: str) -> bool:
+        """Log in again after a 401.
+
+        Args:
+            refused: The token that was refused. When another request has replaced it meanwhile,
+                nothing is done.
+
+        Returns:
+            Whether trying again makes sense, i.e. there is another token now.
+        """
+        if self._login.token == refused:
+            if self._renew is None:
+                return False
+            await self._login_again(self._login)
+        return self._login.token != refused
+
+    async def _login_again(self, stale: Login) -> None:
+        async with self._lock:
+            if self._login is stale and self._renew is not None:
+                self._login = await self._renew()
+
+
+@dataclass(slots=True)
+class ClusterConfig:
+    """An API server and our credentials for it.
+
+    Attributes:
+        server: e.g. ``https://10.0.0.1:6443``, without a slash at the end.
+        namespace: The namespace a kubeconfig context or a service account stands for.
+        credentials: Token and TLS.
+        tls_server_name: The name to check in the server's certificate, when not the host's.
+        proxy: A proxy URL from the kubeconfig.
+    """
+
+    server: str
+    namespace: str = "default"
+    credentials: Credentials = field(default_factory=lambda: Credentials(Login()), repr=False)
+    tls_server_name: str = ""
+    proxy: str = ""
+
+    @classmethod
+    def direct(
+        cls,
+        server: str,
+        token: str = "",
+        *,
+        ca: str | Path | None = None,
+        verify: bool = True,
+        namespace: str = "default",
+    ) -> "ClusterConfig":
+        """A server at a known address, without a kubeconfig and without kr8s.
+
+        Args:
+            server: Its URL.
+            token: A bearer token.
+            ca: A file with the CA's certificate, for https.
+            verify: Whether to check the server's certificate.
+            namespace: The default namespace.
+        """
+        tls: ssl.SSLContext | None = None
+        if server.startswith("https:"):
+            tls = ssl.create_default_context(cafile=str(ca) if ca else None)
+            if not verify:
+                tls.check_hostname = False
+                tls.verify_mode = ssl.CERT_NONE
+        return cls(server.rstrip("/"), namespace, Credentials(Login(token, tls)))
+
+    @classmethod
+    async def load(
+        cls, kubeconfig: Path | None = None, context: str | None = None
+    ) -> "ClusterConfig":
+        """The server of a kubeconfig, or of the pod we run in.
+
+        Args:
+            kubeconfig: The file; default: ``KUBECONFIG``, ``~/.kube/config``, then in-cluster.
+            context: The context; default: the current one.
+
+        Raises:
+            ValueError: When no server is found, or the context does not exist.
+        """
+        from kr8s._auth import KubeAuth  # noqa: PLC0415 - slow to import, and not always needed
+
+        auth = KubeAuth(
+            kubeconfig=str(kubeconfig) if kubeconfig else None,
+            context=context,
+        )
+
+        async def login() -> Login:
+            await auth.reauthenticate()
+            found = await auth.ssl_context()  # type: ignore[no-untyped-call]
+            tls = found if isinstance(found, ssl.SSLContext) else None
+            _remove_temporary_files(auth)
+            token = (auth.token or "").strip()
+            return Login(token, tls, _expiry(token))
+
+        first = await login()
+        return cls(
+            auth.server.rstrip("/"),
+            auth.namespace,
+            Credentials(first, login),
+            auth.tls_server_name or "",
+            auth.proxy or "",
+        )
+
+
+def _remove_temporary_files(auth: Any) -> None:
+    """Remove the copies of key and certificates that kr8s wrote, now that they are loaded."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    for name in ("client_key_file", "client_cert_file", "server_ca_file"):
+        path = getattr(auth, name)
+        # Files of the user's own are elsewhere, or were named in the kubeconfig and not written.
+        if path and Path(path).resolve().parent == temporary and _is_inline(auth, name):
+            Path(path).unlink(missing_ok=True)
+            setattr(auth, name, None)
+
+
+def _is_inline(auth: Any, name: str) -> bool:
+    user, cluster = auth._user, auth._cluster  # noqa: SLF001 - kr8s keeps no public record of it
+    return {
+        "client_key_file": "client-key-data" in user,
+        "client_cert_file": "client-certificate-data" in user,
+        "server_ca_file": "certificate-authority-data" in cluster,
+    }[name]
+
+
+def _expiry(token: str) -> float:
+    """When to log in again: shortly before a JWT expires; 0 (never) for any other token."""
+    if not token:
+        return 0.0
+    parts = token.split(".")
+    now = time.time()
+    if len(parts) != 3:
+        return 0.0
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        expires = float(claims["exp"])
+    except (binascii.Error, ValueError, KeyError, TypeError):
+        return 0.0
+    return max(expires - _RENEW_BEFORE, now + _REREAD_AFTER)

@@ -1,0 +1,142 @@
+"""Kinds as the API serves them, and the key of an object.
+
+Guarantees: a `ResourceType` is enough to build every path of its kind; the built-in table needs no
+discovery, so a controller of well-known kinds starts without asking the server what it serves.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
+
+
+class Request(NamedTuple):
+    """Which object to reconcile: its namespace ("" when cluster-scoped) and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceType:
+    """A kind, its group and version, and the plural under which the API serves it."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """``apps/v1``; the core group has no name: ``v1``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The URL path of a collection, an object or its subresource.
+
+        A namespaced kind without a namespace gives the collection over all namespaces.
+        """
+        parts = ["/apis", self.group] if self.group else ["/api"]
+        parts.append(self.version)
+        if self.namespaced and namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @classmethod
+    def of(cls, target: "Resource") -> "ResourceType":
+        """The type of a ResourceType (itself) or of a model class.
+
+        Args:
+            target: A ResourceType, or a class with the class variables GROUP, VERSION, KIND, PLURAL
+                and, for cluster-scoped kinds, ``NAMESPACED = False``.
+        """
+        if isinstance(target, ResourceType):
+            return target
+        try:
+            return cls(
+                target.GROUP,
+                target.VERSION,
+                target.KIND,
+                target.PLURAL,
+                getattr(target, "NAMESPACED", True),
+            )
+        except AttributeError as error:
+            raise TypeError(
+                f"{target!r} is no resource: expected a ResourceType or a class with the class "
+                "variables GROUP, VERSION, KIND and PLURAL"
+            ) from error
+
+
+Resource: TypeAlias = ResourceType | type[Any]
+"""What the API of this library takes for "a kind"."""
+
+
+def split_api_version(api_version: str) -> tuple[str, str]:
+    """``apps/v1`` → ``("apps", "v1")`` and ``v1`` → ``("", "v1")``."""
+    group, _, version = api_version.rpartition("/")
+    return group, version
+
+
+POD = ResourceType("", "v1", "Pod", "pods")
+SERVICE = ResourceType("", "v1", "Service", "services")
+CONFIG_MAP = ResourceType("", "v1", "ConfigMap", "configmaps")
+SECRET = ResourceType("", "v1", "Secret", "secrets")
+NAMESPACE = ResourceType("", "v1", "Namespace", "namespaces", namespaced=False)
+NODE = ResourceType("", "v1", "Node", "nodes", namespaced=False)
+PERSISTENT_VOLUME_CLAIM = ResourceType("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+SERVICE_ACCOUNT = ResourceType("", "v1", "ServiceAccount", "serviceaccounts")
+DEPLOYMENT = ResourceType("apps", "v1", "Deployment", "deployments")
+REPLICA_SET = ResourceType("apps", "v1", "ReplicaSet", "replicasets")
+LEASE = ResourceType("coordination.k8s.io", "v1", "Lease", "leases")
+EVENT = ResourceType("events.k8s.io", "v1", "Event", "events")
+ENDPOINT_SLICE = ResourceType("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+NETWORK_POLICY = ResourceType("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
+HORIZONTAL_POD_AUTOSCALER = ResourceType(
+    "autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"
+)
+POD_DISRUPTION_BUDGET = ResourceType("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+CUSTOM_RESOURCE_DEFINITION = ResourceType(
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    namespaced=False,
+)
+HTTP_ROUTE = ResourceType("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+GATEWAY = ResourceType("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
+
+# HTTP_ROUTE and GATEWAY are deliberately absent: their CRDs may not be installed, and a look-up
+# that went through discovery says so in one clear sentence.
+_CORE: Iterable[ResourceType] = (
+    POD,
+    SERVICE,
+    CONFIG_MAP,
+    SECRET,
+    NAMESPACE,
+    NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    SERVICE_ACCOUNT,
+    DEPLOYMENT,
+    REPLICA_SET,
+    LEASE,
+    EVENT,
+    ENDPOINT_SLICE,
+    NETWORK_POLICY,
+    HORIZONTAL_POD_AUTOSCALER,
+    POD_DISRUPTION_BUDGET,
+    CUSTOM_RESOURCE_DEFINITION,
+)
+BUILT_IN: dict[tuple[str, str], ResourceType] = {(r.api_version, r.kind): r for r in _CORE}
+"""Kinds that every supported server serves, by (apiVersion, kind)."""
