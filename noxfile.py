@@ -1,0 +1,105 @@
+"""Every check of the project, each in an environment of its own: `nox -l` lists them."""
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "unit", "e2e", "docs"]
+nox.options.error_on_missing_interpreters = False
+# A user's own settings must not decide whether the tests pass.
+for name in ("KUBECONFIG", "KAOS_SERVICE_MAP", "PYTHONOPTIMIZE"):
+    os.environ.pop(name, None)
+
+LOCK = "requirements/ci.txt"
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str, editable: bool = True) -> None:
+    """Install the project with what a session needs, at the locked versions."""
+    wanted = [
+        requirement
+        for group in groups
+        for requirement in nox.project.dependency_groups(PYPROJECT, group)
+    ]
+    project = ["-e", ".[local]"] if editable else [".[local]"]
+    session.install("-c", LOCK, *project, *wanted)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint, import contract, strict types, and manifests that are up to date."""
+    install(session, "lint", "test", "e2e")
+    session.install("-c", LOCK, "nox")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports")
+    session.run("mypy")
+    fresh = Path(session.create_tmp()) / "crds"
+    session.run("python", "-m", "kaos.api", str(fresh))
+    session.run("diff", "-r", str(fresh), "manifests/crds", external=True)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The fast tests, with coverage."""
+    install(session, "test", "e2e")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """The fast tests on each supported Python that is installed."""
+    install(session, "test", "e2e")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Real processes, as a user starts them; the model's weights are fetched on first use."""
+    install(session, "test", "e2e", editable=False)
+    session.run("pytest", "tests/e2e", "--timeout=600", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every code block of the README and of docs/."""
+    install(session, "test", "e2e", editable=False)
+    session.run("pytest", "tests/docs", "--timeout=900", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print the figures of docs/benchmarks.md; `nox -s bench -- agent/startup` runs one."""
+    install(session, "test", editable=False)
+    chosen = session.posargs or [
+        str(path.relative_to("benchmarks").with_suffix(""))
+        for path in sorted(Path("benchmarks").rglob("*.py"))
+        if not path.name.startswith("_")
+    ]
+    for name in chosen:
+        session.run("python", f"benchmarks/{name}.py")
+
+
+@nox.session
+def manifests(session: nox.Session) -> None:
+    """Write manifests/crds from the models."""
+    install(session)
+    session.run("python", "-m", "kaos.api", "manifests/crds")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write the lock: one version of everything, for all Pythons and platforms."""
+    session.install("uv")
+    groups = [f"--group={group}" for group in PYPROJECT["dependency-groups"]]
+    args = ["--universal", "--python-version=3.11", "--extra=all", "--no-emit-index-url"]
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", "requirements/tools.in"),
+        *args,
+        *groups,
+        *("--no-header", "--quiet", f"--output-file={LOCK}"),
+    )

@@ -1,0 +1,64 @@
+"""The three resources that users write: `Agent`, `ModelAPI` and `MCPServer`.
+
+The pydantic models here are the source; `crds()` and manifests/crds are generated from them.
+This package imports nothing else of KAOS.
+"""
+
+from typing import Any
+
+from kaos.api.agent import Agent, AgentConfig, AgentNetwork, AgentSpec, AgentStatus
+from kaos.api.crd import crd
+from kaos.api.mcpserver import MCPServer, MCPServerConfig, MCPServerSpec, ServerType, Tools
+from kaos.api.meta import GROUP, VERSION, Condition, CustomResource, InvalidSpecError, Status
+from kaos.api.modelapi import (
+    ApiKey,
+    HostedConfig,
+    Mode,
+    ModelAPI,
+    ModelAPISpec,
+    ModelAPIStatus,
+    ProxyConfig,
+    Pull,
+)
+from kaos.api.pod import EnvVar, GatewayRoute, Resources
+
+MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)
+
+
+def crds() -> list[dict[str, Any]]:
+    """The CustomResourceDefinitions of all kinds."""
+    return [crd(model) for model in MODELS]
+
+
+__all__ = [
+    "GROUP",
+    "MODELS",
+    "VERSION",
+    "Agent",
+    "AgentConfig",
+    "AgentNetwork",
+    "AgentSpec",
+    "AgentStatus",
+    "ApiKey",
+    "Condition",
+    "CustomResource",
+    "EnvVar",
+    "GatewayRoute",
+    "HostedConfig",
+    "InvalidSpecError",
+    "MCPServer",
+    "MCPServerConfig",
+    "MCPServerSpec",
+    "Mode",
+    "ModelAPI",
+    "ModelAPISpec",
+    "ModelAPIStatus",
+    "ProxyConfig",
+    "Pull",
+    "Resources",
+    "ServerType",
+    "Status",
+    "Tools",
+    "crd",
+    "crds",
+]

@@ -1,0 +1,120 @@
+"""The Agent: a model, the tools and peers it may use, and an OpenAI-compatible endpoint."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from kaos.api.meta import (
+    AGE,
+    ENDPOINT,
+    MESSAGE,
+    PHASE,
+    READY,
+    CustomResource,
+    Model,
+    Name,
+    Names,
+    PrinterColumn,
+    Status,
+    column,
+)
+from kaos.api.pod import EnvVars, GatewayRoute, Resources
+
+
+class AgentConfig(Model):
+    """What the agent is and how it thinks."""
+
+    description: str = Field(
+        default="",
+        max_length=4096,
+        description="What it is for; other agents choose whom to ask by this.",
+    )
+    instructions: str = Field(
+        default="", max_length=65536, description="The system prompt of every conversation."
+    )
+    env: EnvVars = Field(
+        default_factory=list,
+        description="Variables of the agent's container; they win over the generated ones.",
+    )
+    reasoning_loop_max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=20,
+        description="How many times one request may call the model (default 5).",
+    )
+
+
+class AgentNetwork(Model):
+    """Whom the agent may ask, and who may ask it."""
+
+    access: Names = Field(
+        default_factory=list,
+        description="Agents in this namespace that it may delegate to; they may be created later.",
+    )
+    expose: bool = Field(
+        default=True, description="Whether it gets a Service and a gateway route of its own."
+    )
+
+
+class AgentSpec(Model):
+    """What the user wants of an Agent."""
+
+    model_api: Name = Field(
+        alias="modelAPI", description="The ModelAPI in this namespace that answers for it."
+    )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="The model to ask for; the ModelAPI's own when absent.",
+    )
+    mcp_servers: Names = Field(
+        default_factory=list,
+        alias="mcpServers",
+        description="MCPServers in this namespace whose tools it may use.",
+    )
+    config: AgentConfig = Field(
+        default_factory=AgentConfig, description="What the agent is and how it thinks."
+    )
+    agent_network: AgentNetwork = Field(
+        default_factory=AgentNetwork, description="Whom it may ask, and who may ask it."
+    )
+    gateway_route: GatewayRoute = Field(
+        default_factory=GatewayRoute, description="How it is served through the Gateway."
+    )
+    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
+    resources: Resources = Field(
+        default_factory=Resources, description="What its container asks of the node."
+    )
+    wait_for_dependencies: bool = Field(
+        default=True,
+        description="Whether its first pod waits until its ModelAPI and MCPServers are ready.",
+    )
+
+
+class AgentStatus(Status):
+    """What the controller has seen of an Agent."""
+
+    model: str = Field(default="", description="The model that it asks for.")
+
+
+class Agent(CustomResource):
+    """An AI agent with an OpenAI-compatible endpoint, tools over MCP, and peers it may ask."""
+
+    KIND: ClassVar[str] = "Agent"
+    PLURAL: ClassVar[str] = "agents"
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("agent",)
+    SCALABLE: ClassVar[bool] = True
+    COLUMNS: ClassVar[tuple[PrinterColumn, ...]] = (
+        column("ModelAPI", ".spec.modelAPI"),
+        column("Model", ".status.model"),
+        READY,
+        PHASE,
+        ENDPOINT,
+        MESSAGE,
+        AGE,
+    )
+
+    kind: Literal["Agent"] = "Agent"
+    spec: AgentSpec = Field(description="What is wanted.")
+    status: AgentStatus = Field(default_factory=AgentStatus, description="What is seen.")

@@ -1,0 +1,106 @@
+"""CustomResourceDefinitions from the models, so that the two can never differ.
+
+Guarantees: the schema is structural (no $ref, no anyOf but int-or-string, every node typed) and
+carries the models' descriptions and defaults. `nox -s manifests` writes the result to
+manifests/crds; a test fails when that folder is stale.
+"""
+
+from typing import Any
+
+from kaos.api.meta import CustomResource
+
+_DROPPED = ("title", "discriminator", "const")
+
+
+def crd(model: type[CustomResource]) -> dict[str, Any]:
+    """The CustomResourceDefinition manifest of a kind."""
+    version: dict[str, Any] = {
+        "name": model.VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [
+            column.model_dump(by_alias=True, exclude_defaults=True) for column in model.COLUMNS
+        ],
+        "schema": {"openAPIV3Schema": _schema(model)},
+        "subresources": {"status": {}},
+    }
+    if model.SCALABLE:
+        version["subresources"]["scale"] = {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+        }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{model.PLURAL}.{model.GROUP}"},
+        "spec": {
+            "group": model.GROUP,
+            "names": {
+                "kind": model.KIND,
+                "listKind": f"{model.KIND}List",
+                "plural": model.PLURAL,
+                "singular": model.KIND.lower(),
+                "shortNames": [name for name in model.SHORT_NAMES if name != model.KIND.lower()],
+                "categories": ["kaos"],
+            },
+            "scope": "Namespaced" if model.NAMESPACED else "Cluster",
+            "versions": [version],
+        },
+    }
+
+
+def _schema(model: type[CustomResource]) -> dict[str, Any]:
+    raw = model.model_json_schema(by_alias=True)
+    definitions = raw.get("$defs", {})
+    parts = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
+    parts["status"] = _without_defaults(parts["status"])
+    rules: tuple[tuple[str, str], ...] = getattr(model, "RULES", ())
+    if rules:
+        parts["spec"]["x-kubernetes-validations"] = [
+            {"rule": rule, "message": message} for rule, message in rules
+        ]
+    return {
+        "type": "object",
+        "description": (model.__doc__ or "").strip(),
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            **parts,
+        },
+    }
+
+
+def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """One node without references, titles, or a null among its types."""
+    node = dict(node)
+    if "$ref" in node:
+        target = definitions[node.pop("$ref").rsplit("/", 1)[1]]
+        node = {**target, **node}
+    if "anyOf" in node and not node.get("x-kubernetes-int-or-string"):
+        (only,) = [option for option in node.pop("anyOf") if option != {"type": "null"}]
+        inner = _structural(only, definitions)
+        node = {**inner, **node}
+    if node.get("x-kubernetes-int-or-string"):
+        node.pop("anyOf", None)
+        node.pop("type", None)
+    for key in _DROPPED:
+        node.pop(key, None)
+    if node.get("default", ...) is None:
+        del node["default"]
+    if "properties" in node:
+        node["properties"] = {
+            name: _structural(child, definitions) for name, child in node["properties"].items()
+        }
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            node[key] = _structural(node[key], definitions)
+    return node
+
+
+def _without_defaults(node: Any) -> Any:
+    """A status says what was seen; a default there would be said by nobody."""
+    if isinstance(node, dict):
+        return {k: _without_defaults(v) for k, v in node.items() if k != "default"}
+    return node

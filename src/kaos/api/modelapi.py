@@ -1,0 +1,171 @@
+"""The ModelAPI: where models are asked, hosted in the cluster (Ollama) or proxied elsewhere."""
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from kaos.api.meta import (
+    AGE,
+    ENDPOINT,
+    MESSAGE,
+    PHASE,
+    READY,
+    CustomResource,
+    Model,
+    PrinterColumn,
+    Status,
+    column,
+)
+from kaos.api.pod import EnvVars, GatewayRoute, KeySelector, Quantity, Resources
+
+
+class Mode(StrEnum):
+    """How a ModelAPI gets its answers."""
+
+    HOSTED = "Hosted"
+    PROXY = "Proxy"
+
+
+class HostedConfig(Model):
+    """A model served by Ollama in the cluster."""
+
+    model: str = Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+        description="The model's name in Ollama's library, e.g. smollm2:135m.",
+    )
+    storage: Quantity | None = Field(
+        default=None,
+        description="Size of a claim that keeps the model over restarts; without it, a pod that is "
+        "replaced pulls the model again.",
+    )
+    env: EnvVars = Field(default_factory=list, description="Variables of Ollama's container.")
+
+    @property
+    def model_name(self) -> str:
+        """The name as Ollama has it: `ollama/x` and `x` are the same model."""
+        return self.model.removeprefix("ollama/")
+
+
+class ApiKeySource(Model):
+    """Where an API key is read from; exactly one is set."""
+
+    secret_key_ref: KeySelector | None = Field(default=None, description="A key of a Secret.")
+    config_map_key_ref: KeySelector | None = Field(
+        default=None, description="A key of a ConfigMap."
+    )
+
+
+class ApiKey(Model):
+    """The upstream's API key: a value, or better the key of a Secret."""
+
+    value: str | None = Field(default=None, description="The key itself; prefer valueFrom.")
+    value_from: ApiKeySource | None = Field(default=None, description="Where to read it.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ApiKey":
+        if (self.value is None) == (self.value_from is None):
+            raise ValueError("set exactly one of value and valueFrom")
+        return self
+
+
+class ProxyConfig(Model):
+    """Models served by somebody else, behind one OpenAI-compatible address."""
+
+    models: list[str] = Field(
+        min_length=1,
+        max_length=256,
+        description="The names that may be asked for; * allows any.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    provider: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_-]+$",
+        max_length=64,
+        description="A provider of LiteLLM (needs an image with it); absent means that apiBase is "
+        "OpenAI-compatible and is asked directly.",
+    )
+    api_base: str | None = Field(
+        default=None,
+        max_length=2048,
+        pattern=r"^https?://",
+        description="The upstream's URL, with /v1 where it has one.",
+    )
+    api_key: ApiKey | None = Field(default=None, description="The upstream's API key.")
+    env: EnvVars = Field(default_factory=list, description="Variables of the proxy's container.")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "ProxyConfig":
+        if self.provider is None and self.api_base is None:
+            raise ValueError("set apiBase (an OpenAI-compatible URL) or provider")
+        return self
+
+
+class ModelAPISpec(Model):
+    """What the user wants of a ModelAPI."""
+
+    mode: Mode = Field(description="Hosted: Ollama in the cluster. Proxy: somebody else's API.")
+    hosted_config: HostedConfig | None = Field(default=None, description="For mode Hosted.")
+    proxy_config: ProxyConfig | None = Field(default=None, description="For mode Proxy.")
+    gateway_route: GatewayRoute = Field(
+        default_factory=GatewayRoute, description="How it is served through the Gateway."
+    )
+    resources: Resources = Field(
+        default_factory=Resources, description="What its main container asks of the node."
+    )
+
+    @model_validator(mode="after")
+    def _config_of_mode(self) -> "ModelAPISpec":
+        if self.mode is Mode.HOSTED and self.hosted_config is None:
+            raise ValueError("mode Hosted needs hostedConfig")
+        if self.mode is Mode.PROXY and self.proxy_config is None:
+            raise ValueError("mode Proxy needs proxyConfig")
+        return self
+
+    @property
+    def models(self) -> list[str]:
+        """The models that can be asked for, the default first."""
+        if self.mode is Mode.HOSTED and self.hosted_config:
+            return [self.hosted_config.model_name]
+        return list(self.proxy_config.models) if self.proxy_config else []
+
+
+class Pull(Model):
+    """How far a hosted model's download is."""
+
+    completed: int = Field(default=0, description="Bytes that are here.")
+    total: int = Field(default=0, description="Bytes in all, 0 while unknown.")
+
+
+class ModelAPIStatus(Status):
+    """What the controller has seen of a ModelAPI."""
+
+    models: list[str] = Field(default_factory=list, description="The models that can be asked for.")
+    pull: Pull | None = Field(default=None, description="The download under way, if one is.")
+
+
+class ModelAPI(CustomResource):
+    """A place to ask models: Ollama in the cluster, or a proxy for somebody else's API."""
+
+    KIND: ClassVar[str] = "ModelAPI"
+    PLURAL: ClassVar[str] = "modelapis"
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("api", "apis")
+    COLUMNS: ClassVar[tuple[PrinterColumn, ...]] = (
+        column("Mode", ".spec.mode"),
+        column("Models", ".status.models"),
+        READY,
+        PHASE,
+        ENDPOINT,
+        MESSAGE,
+        AGE,
+    )
+    RULES: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("self.mode != 'Hosted' || has(self.hostedConfig)", "mode Hosted needs hostedConfig"),
+        ("self.mode != 'Proxy' || has(self.proxyConfig)", "mode Proxy needs proxyConfig"),
+    )
+
+    kind: Literal["ModelAPI"] = "ModelAPI"
+    spec: ModelAPISpec = Field(description="What is wanted.")
+    status: ModelAPIStatus = Field(default_factory=ModelAPIStatus, description="What is seen.")

@@ -1,0 +1,114 @@
+"""The controllers of KAOS: one reconciler a kind, on `kaos.runtime`.
+
+`controllers(manager, settings)` is all that a process needs: it wires what each kind watches.
+Nothing here knows whether the cluster is a real one or the embedded one.
+"""
+
+from collections.abc import Iterable
+
+from kaos.api import Agent, MCPServer, ModelAPI
+from kaos.reconcilers.agent import AGENTS_NAMED, AgentReconciler
+from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL
+from kaos.reconcilers.mcpserver import MCPServerReconciler
+from kaos.reconcilers.modelapi import ModelAPIReconciler
+from kaos.reconcilers.settings import Settings
+from kaos.reconcilers.workload import CHILD_KINDS, PODS_OF, workload_key
+from kaos.runtime import (
+    HTTP_ROUTE,
+    POD,
+    Controller,
+    Manager,
+    Object,
+    Owns,
+    Request,
+    Watches,
+)
+
+FIELD_MANAGER = "kaos-controller"
+USES = "kaos.tools/uses"
+WORKERS = 4
+
+
+def controllers(manager: Manager, settings: Settings) -> list[Controller]:
+    """The controllers of the three kinds, ready to be added to the manager."""
+    cache = manager.cache
+    cache.add_index(POD, PODS_OF, _workload_keys)
+    cache.add_index(Agent, USES, _used)
+    cache.add_index(Agent, AGENTS_NAMED, lambda agent: [agent.name])
+
+    def users(kind: str) -> Watches:
+        def to_requests(obj: Object) -> Iterable[Request]:
+            key = f"{kind}/{obj.namespace}/{obj.name}"
+            return [user.key for user in cache.by_index(Agent, USES, key)]
+
+        return Watches(
+            {"ModelAPI": ModelAPI, "MCPServer": MCPServer, "Agent": Agent}[kind], to_requests
+        )
+
+    def namesakes(obj: Object) -> Iterable[Request]:
+        return [other.key for other in cache.by_index(Agent, AGENTS_NAMED, obj.name)]
+
+    owns = [Owns(kind, optional=kind == HTTP_ROUTE) for kind in CHILD_KINDS]
+
+    def pods(model: type[Agent | ModelAPI | MCPServer]) -> Watches:
+        word = model.KIND.lower()
+
+        def to_requests(pod: Object) -> Iterable[Request]:
+            labels = pod.metadata.labels
+            if labels.get(KIND_LABEL) == word and NAME_LABEL in labels:
+                yield Request(pod.namespace, labels[NAME_LABEL])
+
+        return Watches(POD, to_requests)
+
+    agent_watches = [
+        users("ModelAPI"),
+        users("MCPServer"),
+        users("Agent"),
+        Watches(Agent, namesakes),
+        pods(Agent),
+    ]
+    return [
+        Controller(
+            "modelapi",
+            ModelAPIReconciler(manager, settings),
+            for_=ModelAPI,
+            owns=owns,
+            watches=[pods(ModelAPI)],
+            workers=WORKERS,
+        ),
+        Controller(
+            "mcpserver",
+            MCPServerReconciler(manager, settings),
+            for_=MCPServer,
+            owns=owns,
+            watches=[pods(MCPServer)],
+            workers=WORKERS,
+        ),
+        Controller(
+            "agent",
+            AgentReconciler(manager, settings),
+            for_=Agent,
+            owns=owns,
+            watches=agent_watches,
+            workers=WORKERS,
+        ),
+    ]
+
+
+def _workload_keys(pod: Object) -> Iterable[str]:
+    labels = pod.metadata.labels
+    if KIND_LABEL in labels and NAME_LABEL in labels:
+        yield workload_key(pod.namespace, {k: labels[k] for k in (KIND_LABEL, NAME_LABEL)})
+
+
+def _used(agent: Object) -> Iterable[str]:
+    """What an agent's spec names, as kind/namespace/name."""
+    spec, namespace = agent.spec, agent.namespace
+    yield f"ModelAPI/{namespace}/{spec.get('modelAPI', '')}"
+    for name in spec.get("mcpServers", ()):
+        yield f"MCPServer/{namespace}/{name}"
+    for name in spec.get("agentNetwork", {}).get("access", ()):
+        yield f"Agent/{namespace}/{name}"
+
+
+__all__ = ["FIELD_MANAGER", "Settings", "controllers"]

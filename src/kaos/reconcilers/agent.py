@@ -1,0 +1,116 @@
+"""The Agent's reconciler: which model, which servers, which peers, and who has the short path."""
+
+from kaos.api import Agent, MCPServer, Mode, ModelAPI
+from kaos.reconcilers.children.agent import agent_children, endpoint
+from kaos.reconcilers.conditions import Finding, Reason, Type
+from kaos.reconcilers.dependencies import Dependency, finding
+from kaos.reconcilers.workload import Plan, WorkloadReconciler
+from kaos.runtime import HTTP_ROUTE, Object
+
+AGENTS_NAMED = "kaos.tools/agents-named"
+MODEL_NAME = "MODEL_NAME"
+
+
+class AgentReconciler(WorkloadReconciler[Agent]):
+    """Agent → Deployment, Service, HTTPRoute."""
+
+    MODEL = Agent
+
+    def plan(self, resource: Agent) -> Plan:
+        """Decide what shall exist for an agent."""
+        spec, namespace = resource.spec, resource.namespace
+        model_api = self.cache.get(ModelAPI, spec.model_api, namespace)
+        needs = [Dependency("ModelAPI", spec.model_api, model_api)]
+        needs += [
+            Dependency("MCPServer", name, self.cache.get(MCPServer, name, namespace))
+            for name in spec.mcp_servers
+        ]
+        peers = [
+            Dependency("Agent", name, self.cache.get(Agent, name, namespace), Type.AVAILABLE)
+            for name in spec.agent_network.access
+        ]
+        api = _parsed(model_api)
+        accepted = accept(resource, api)
+        model = asked_model(resource, api)
+        waiting = not finding(needs).ok and spec.wait_for_dependencies
+        children = None
+        if accepted.ok and model and (not waiting or self.deployment(resource)):
+            first = self._first_claimant(resource)
+            children = agent_children(
+                resource,
+                model,
+                self.settings,
+                routes=self.cache.synced(HTTP_ROUTE),
+                short_path=first is None,
+            )
+        exposed = spec.agent_network.expose
+        return Plan(
+            findings=[accepted, finding([*needs, *peers])],
+            children=children,
+            endpoint=endpoint(resource, self.settings) if exposed else "",
+            extra={"model": model},
+            exposed=exposed,
+            route_conflict=self._first_claimant(resource) or "",
+        )
+
+    def _first_claimant(self, agent: Agent) -> str | None:
+        """Who else has the path `/<name>`: the oldest agent of that name, in any namespace."""
+        claims = [
+            other
+            for other in self.cache.by_index(Agent, AGENTS_NAMED, agent.name)
+            if other.spec.get("agentNetwork", {}).get("expose", True)
+        ]
+        if not claims:
+            return None
+        first = min(claims, key=lambda c: (str(c.metadata.creation_timestamp), c.namespace))
+        return None if first.uid == agent.metadata.uid else f"Agent {first.namespace}/{first.name}"
+
+
+def accept(agent: Agent, api: ModelAPI | None) -> Finding:
+    """The Accepted condition: whether the ModelAPI serves the model that the spec names."""
+    wanted = agent.spec.model
+    if wanted is None or api is None or serves(api, wanted):
+        return Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid")
+    message = (
+        f'ModelAPI "{api.name}" does not serve model "{wanted}" '
+        f"(it serves: {', '.join(api.spec.models)}); change spec.model or the ModelAPI"
+    )
+    return Finding(Type.ACCEPTED, False, Reason.MODEL_NOT_SERVED, message)
+
+
+def serves(api: ModelAPI, model: str) -> bool:
+    """Whether a ModelAPI answers for a model: by name, by `prefix/*` or by `*`."""
+    name = plain_name(api, model)
+    return any(
+        pattern in (name, "*") or (pattern.endswith("/*") and name.startswith(pattern[:-1]))
+        for pattern in api.spec.models
+    )
+
+
+def plain_name(api: ModelAPI, model: str) -> str:
+    """A model's name as the ModelAPI knows it: on a hosted one, `ollama/x` is `x`."""
+    return model.removeprefix("ollama/") if api.spec.mode is Mode.HOSTED else model
+
+
+def asked_model(agent: Agent, api: ModelAPI | None) -> str:
+    """The model that the agent asks for; empty when only the absent ModelAPI could tell.
+
+    `config.env` wins over `spec.model`, and that over the ModelAPI's own.
+    """
+    named = next((v.value for v in agent.spec.config.env if v.name == MODEL_NAME and v.value), None)
+    named = named or agent.spec.model
+    if api is None:
+        return named or ""
+    if named:
+        return plain_name(api, named)
+    return next((m for m in api.spec.models if "*" not in m), "")
+
+
+def _parsed(obj: Object | None) -> ModelAPI | None:
+    """The ModelAPI, if it exists and makes sense (its own status tells when it does not)."""
+    if obj is None:
+        return None
+    try:
+        return ModelAPI.parse(obj.to_dict())
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Desired child objects as plain dicts: pure functions, one file a resource."""

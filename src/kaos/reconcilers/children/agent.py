@@ -1,0 +1,95 @@
+"""An Agent's children: Deployment, Service and HTTPRoute.
+
+The addresses of its ModelAPI, servers and peers follow from their names alone, so nothing here
+depends on what exists yet: a peer that comes later needs no new pod.
+"""
+
+from kaos.api import Agent, MCPServer, ModelAPI
+from kaos.reconcilers.children.names import HTTP_PORT, env_name, service_name
+from kaos.reconcilers.children.route import http_route
+from kaos.reconcilers.children.workload import (
+    Manifest,
+    container,
+    deployment,
+    literal,
+    service,
+    variables,
+)
+from kaos.reconcilers.settings import Settings
+
+SERVICE_PORT = 80
+COMMAND = ("python", "-m", "kaos.agent")
+
+
+def endpoint(agent: Agent, settings: Settings) -> str:
+    """The URL by which other pods reach the agent."""
+    return settings.service_url(service_name(Agent, agent.name), agent.namespace, SERVICE_PORT)
+
+
+def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str, str]]:
+    """The generated variables of an agent's container."""
+    spec, namespace = agent.spec, agent.namespace
+    url = settings.service_url
+    env = [
+        ("AGENT_NAME", agent.name),
+        ("AGENT_DESCRIPTION", literal(spec.config.description)),
+        ("AGENT_INSTRUCTIONS", literal(spec.config.instructions)),
+        ("MODEL_API_URL", url(service_name(ModelAPI, spec.model_api), namespace, HTTP_PORT)),
+        ("MODEL_NAME", literal(model)),
+        ("KAOS_LISTEN", f"0.0.0.0:{HTTP_PORT}"),
+    ]
+    if spec.config.reasoning_loop_max_steps is not None:
+        env.append(("AGENTIC_LOOP_MAX_STEPS", str(spec.config.reasoning_loop_max_steps)))
+    if spec.mcp_servers:
+        env.append(("MCP_SERVERS", ",".join(spec.mcp_servers)))
+    for name in spec.mcp_servers:
+        base = url(service_name(MCPServer, name), namespace, HTTP_PORT)
+        env.append((f"MCP_SERVER_{env_name(name)}_URL", f"{base}/mcp"))
+    peers = spec.agent_network.access
+    if peers:
+        env.append(("PEER_AGENTS", ",".join(peers)))
+    for name in peers:
+        card = url(service_name(Agent, name), namespace, SERVICE_PORT)
+        env.append((f"PEER_AGENT_{env_name(name)}_CARD_URL", card))
+    return env
+
+
+def agent_children(
+    agent: Agent, model: str, settings: Settings, *, routes: bool, short_path: bool = True
+) -> list[Manifest]:
+    """Everything that an Agent needs in order to run.
+
+    Args:
+        agent: the resource.
+        model: the model that it asks for.
+        settings: of the controller.
+        routes: whether the cluster has the Gateway API.
+        short_path: whether `/<name>` is this agent's to have.
+    """
+    spec = agent.spec
+    # A MODEL_NAME of the user's is already in `model`, in the spelling of the ModelAPI.
+    user = [v for v in spec.config.env if v.name != "MODEL_NAME" or v.value_from]
+    children = [
+        deployment(
+            agent,
+            [
+                container(
+                    "agent",
+                    settings.image,
+                    (),
+                    command=COMMAND,
+                    env=variables(environment(agent, model, settings), user),
+                    resources=spec.resources.manifest(),
+                )
+            ],
+            replicas=spec.replicas,
+        )
+    ]
+    if spec.agent_network.expose:
+        ports = (("http", SERVICE_PORT), (f"http-{HTTP_PORT}", HTTP_PORT))
+        children.append(service(agent, ports))
+        if routes:
+            children.append(
+                http_route(agent, spec.gateway_route, settings, port=SERVICE_PORT, short=short_path)
+            )
+    return children

@@ -1,0 +1,178 @@
+"""The Deployment, Service and claim that every resource has: one way to build each.
+
+Pure: a resource and what was decided about it in, plain dicts out. Pods meet the `restricted`
+Pod Security level: not root, read-only root, no capabilities, no service account token.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kaos.api import CustomResource, EnvVar
+from kaos.reconcilers.children.names import HTTP_PORT, child_name, labels, selector
+
+Manifest = dict[str, Any]
+
+USER = 65532
+GRACE_SECONDS = 30
+SMALL = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
+
+
+def metadata(resource: CustomResource, name: str = "") -> Manifest:
+    """The metadata of a child: named and labelled by the contract."""
+    return {
+        "name": name or child_name(resource),
+        "namespace": resource.namespace,
+        "labels": labels(resource),
+    }
+
+
+def literal(value: str) -> str:
+    """A text that a pod shall read as it is: Kubernetes would expand $(NAME) in it."""
+    return value.replace("$", "$$")
+
+
+def variables(generated: Sequence[tuple[str, str]], user: Sequence[EnvVar]) -> list[Manifest]:
+    """Generated variables, then the user's; where a name is given twice, the user's is kept."""
+    taken = {variable.name for variable in user}
+    kept = [{"name": name, "value": value} for name, value in generated if name not in taken]
+    return kept + [variable.manifest() for variable in user]
+
+
+def http_probes(port: str | int = "http") -> Manifest:
+    """Probes of a server of ours: it may take a minute to start, then it must keep answering."""
+
+    def probe(path: str, period: int, failures: int) -> Manifest:
+        return {
+            "httpGet": {"path": path, "port": port},
+            "periodSeconds": period,
+            "timeoutSeconds": 5,
+            "failureThreshold": failures,
+        }
+
+    return {
+        "startupProbe": probe("/healthz", 1, 60),
+        "readinessProbe": probe("/readyz", 2, 3),
+        "livenessProbe": probe("/healthz", 10, 3),
+    }
+
+
+def container(
+    name: str,
+    image: str,
+    args: Sequence[str],
+    *,
+    env: list[Manifest],
+    command: Sequence[str] = (),
+    ports: Sequence[tuple[str, int]] = (("http", HTTP_PORT),),
+    probes: Manifest | None = None,
+    resources: Manifest | None = None,
+    mounts: Sequence[tuple[str, str]] = (),
+) -> Manifest:
+    """A container that may write nowhere but in its mounts."""
+    manifest: Manifest = {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": list(args),
+        "env": env,
+        "resources": resources or SMALL,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **(probes if probes is not None else http_probes()),
+    }
+    if command:
+        manifest["command"] = list(command)
+    if ports:
+        manifest["ports"] = [
+            {"name": port_name, "containerPort": number, "protocol": "TCP"}
+            for port_name, number in ports
+        ]
+    if mounts:
+        manifest["volumeMounts"] = [{"name": n, "mountPath": path} for n, path in mounts]
+    return manifest
+
+
+def deployment(
+    resource: CustomResource,
+    containers: Sequence[Manifest],
+    *,
+    replicas: int,
+    volumes: Sequence[Manifest] = (),
+    recreate: bool = False,
+    annotations: dict[str, str] | None = None,
+) -> Manifest:
+    """The Deployment of a resource.
+
+    Args:
+        resource: the owner.
+        containers: the pod's containers.
+        replicas: how many pods.
+        volumes: the pod's volumes.
+        recreate: stop the old pod before the new one starts (two may not share its volume).
+        annotations: of the pod; a hash of configuration here makes a change of it roll.
+    """
+    template: Manifest = {
+        "metadata": {"labels": labels(resource)},
+        "spec": {
+            "containers": list(containers),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        },
+    }
+    if annotations:
+        template["metadata"]["annotations"] = annotations
+    if volumes:
+        template["spec"]["volumes"] = list(volumes)
+    strategy: Manifest = (
+        {"type": "Recreate"}
+        if recreate
+        else {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(resource),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector(resource)},
+            "strategy": strategy,
+            "template": template,
+        },
+    }
+
+
+def service(
+    resource: CustomResource, ports: Sequence[tuple[str, int]], *, target: str = "http"
+) -> Manifest:
+    """The Service of a resource: each (name, port) leads to the container port named `target`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(resource),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector(resource),
+            "ports": [
+                {"name": name, "port": port, "targetPort": target, "protocol": "TCP"}
+                for name, port in ports
+            ],
+        },
+    }
+
+
+def empty_volume(name: str) -> Manifest:
+    """A folder that lives as long as its pod."""
+    return {"name": name, "emptyDir": {}}

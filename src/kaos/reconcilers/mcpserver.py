@@ -1,0 +1,22 @@
+"""The MCPServer's reconciler."""
+
+from kaos.api import MCPServer
+from kaos.reconcilers.children.mcpserver import endpoint, mcpserver_children
+from kaos.reconcilers.conditions import Finding, Reason, Type
+from kaos.reconcilers.workload import Plan, WorkloadReconciler
+from kaos.runtime import HTTP_ROUTE
+
+
+class MCPServerReconciler(WorkloadReconciler[MCPServer]):
+    """MCPServer → Deployment, Service, HTTPRoute."""
+
+    MODEL = MCPServer
+
+    def plan(self, resource: MCPServer) -> Plan:
+        """Decide what shall exist for a tool server."""
+        routes = self.cache.synced(HTTP_ROUTE)
+        return Plan(
+            findings=[Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid")],
+            children=mcpserver_children(resource, self.settings, routes=routes),
+            endpoint=endpoint(resource, self.settings),
+        )

@@ -1,0 +1,59 @@
+"""What an operator may set for all resources at once: images, gateway, cluster domain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import environ
+from typing import Self
+
+from kaos import __version__
+from kaos.discovery import cluster_domain
+
+DEFAULT_IMAGE = f"kaos/kaos:{__version__}"
+DEFAULT_OLLAMA_IMAGE = "ollama/ollama:0.17.4"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of the controller, from its environment.
+
+    Attributes:
+        image: the image of agents, tool servers and model proxies (`KAOS_IMAGE`).
+        ollama_image: the image of hosted models (`KAOS_OLLAMA_IMAGE`).
+        cluster_domain: the domain of Service DNS, from resolv.conf (`KAOS_CLUSTER_DOMAIN`).
+        gateway_namespace: namespace of the Gateway that routes attach to (`KAOS_GATEWAY`).
+        gateway_name: name of that Gateway.
+    """
+
+    image: str = DEFAULT_IMAGE
+    ollama_image: str = DEFAULT_OLLAMA_IMAGE
+    cluster_domain: str = "cluster.local"
+    gateway_namespace: str = "kaos-gateway"
+    gateway_name: str = "kaos-gateway"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = environ) -> Self:
+        """Read the settings.
+
+        Raises:
+            ValueError: `KAOS_GATEWAY` is not of the form namespace/name.
+        """
+        gateway = env.get("KAOS_GATEWAY", "kaos-gateway/kaos-gateway")
+        namespace, slash, name = gateway.partition("/")
+        if not (namespace and slash and name):
+            raise ValueError(f"KAOS_GATEWAY is {gateway!r}; it must be namespace/name")
+        return cls(
+            image=env.get("KAOS_IMAGE") or DEFAULT_IMAGE,
+            ollama_image=env.get("KAOS_OLLAMA_IMAGE") or DEFAULT_OLLAMA_IMAGE,
+            cluster_domain=cluster_domain(),
+            gateway_namespace=namespace,
+            gateway_name=name,
+        )
+
+    def service_host(self, service: str, namespace: str) -> str:
+        """The DNS name of a Service."""
+        return f"{service}.{namespace}.svc.{self.cluster_domain}"
+
+    def service_url(self, service: str, namespace: str, port: int) -> str:
+        """The URL of a Service, without the port where http implies it."""
+        suffix = "" if port == 80 else f":{port}"
+        return f"http://{self.service_host(service, namespace)}{suffix}"
