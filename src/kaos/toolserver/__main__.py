@@ -1,0 +1,67 @@
+"""`python -m kaos.toolserver`: serve the tools that the environment names (see `settings`).
+
+Ends with status 0 when told to stop, 1 when the tools cannot be loaded or the port is taken,
+2 when the environment is wrong; the last line on standard error then says why. That line is
+what a kubelet shows as the reason of a crashed container.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+
+from kaos.telemetry import logs, serving
+from kaos.toolserver import builtin, source
+from kaos.toolserver.settings import Settings, SettingsError
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    env = os.environ
+    # First, or the SDK would set up the root logger with handlers of its own.
+    logs.configure(env.get("LOG_LEVEL", "INFO"), env.get("KAOS_LOG_FORMAT"))
+    try:
+        settings = Settings.from_env(env)
+    except SettingsError as error:
+        return _fail(error, 2)
+
+    from kaos.toolserver import server  # noqa: PLC0415 - half a second; a wrong setting needs none
+
+    try:
+        if settings.builtin:
+            found = builtin.find(settings.builtin)
+            tools, instructions = list(found.tools), found.instructions
+        else:
+            tools, instructions = source.load(settings.source), ""
+        mcp = server.build_server(settings.name, tools, instructions=instructions)
+        app = server.build_app(mcp, allowed_hosts=settings.allowed_hosts)
+        server.log.info(
+            "serving tools",
+            server=settings.name,
+            tools=[tool.__name__ for tool in tools],
+            listen=settings.listen,
+        )
+        asyncio.run(serving.serve(app, listen=settings.listen))
+    except (
+        builtin.UnknownBuiltinError,
+        source.SourceError,
+        server.ToolSchemaError,
+        serving.ListenError,
+    ) as error:
+        return _fail(error, 1)
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"kaos.toolserver: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    return status
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        # A tool that never returns would keep the interpreter from ending.
+        os._exit(code)
+    sys.exit(code)
