@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scripted_model() -> "Callable[..., ScriptedModel]":
-    """The class, ready to be scripted: `async with scripted_model("Hello").serve() as url: …`."""
+    """The class to script a model with, as in `scripted_model("Hello").serve()`."""
     from kaos.testing.model import ScriptedModel  # noqa: PLC0415 - see above
 
     return ScriptedModel
