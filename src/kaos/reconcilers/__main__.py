@@ -1,0 +1,66 @@
+"""The controller as a process: `python -m kaos.reconcilers`, also `kaos controller`.
+
+Reads the cluster from KUBECONFIG or from the pod it runs in, its settings from the environment,
+and runs until SIGTERM or SIGINT. Logs are JSON unless a terminal reads them.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+import structlog
+
+from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
+from kaos.runtime import ClusterConfig, HttpServer, LeaderElection, Manager
+from kaos.telemetry.logs import configure
+
+log = structlog.get_logger("kaos.controller")
+
+
+async def run(settings: Settings, *, listen: str, elect: bool) -> None:
+    """Run the controllers against the current cluster until a signal comes.
+
+    Args:
+        settings: of the controller.
+        listen: host:port of /healthz, /readyz and /metrics.
+        elect: whether several replicas of this process choose one that acts.
+    """
+    config = await ClusterConfig.load()
+    host, _, port = listen.rpartition(":")
+    election = None
+    if elect:
+        namespace = os.environ.get("KAOS_POD_NAMESPACE") or "kaos-system"
+        election = LeaderElection("kaos-controller", namespace)
+    manager = Manager(
+        config,
+        field_manager=FIELD_MANAGER,
+        leader_election=election,
+        http=HttpServer(host or "127.0.0.1", int(port)),
+    )
+    manager.add(*controllers(manager, settings))
+    loop, running = asyncio.get_running_loop(), asyncio.ensure_future(manager.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    log.info("controller starts", image=settings.image, listen=listen)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    log.info("controller has stopped")
+
+
+def main() -> int:
+    """Run the controller; 0 after a signal, 1 when it cannot run."""
+    configure(os.environ.get("LOG_LEVEL", "INFO"), os.environ.get("KAOS_LOG_FORMAT"))
+    listen = os.environ.get("KAOS_LISTEN", "127.0.0.1:8081")
+    elect = os.environ.get("KAOS_LEADER_ELECTION", "").lower() == "true"
+    try:
+        asyncio.run(run(Settings.from_env(), listen=listen, elect=elect))
+    except Exception as error:  # noqa: BLE001 - the process's edge: one clear line, and its status
+        log.critical("the controller cannot run", error=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Ready sums up the other conditions; the phase is one word for the same."""
+
+import pytest
+
+from kaos.reconcilers.availability import Availability
+from kaos.reconcilers.conditions import Finding, Phase, Type, phase, summary
+from kaos.reconcilers.modelapi import parse_progress
+from kaos.reconcilers.routes import routed
+from tests.unit.reconcilers.resources import agent
+
+GOOD = [
+    Finding(Type.ACCEPTED, True, "SpecValid", ""),
+    Finding(Type.DEPENDENCIES, True, "DependenciesReady", ""),
+    Finding(Type.AVAILABLE, True, "RolloutComplete", ""),
+]
+
+
+def bad(type_: Type) -> list[Finding]:
+    return [Finding(f.type, f.type is not type_, f.reason, f"{f.type} words") for f in GOOD]
+
+
+def test_ready_when_all_is_well() -> None:
+    assert summary(GOOD).ok
+    assert phase(GOOD, problem=False) is Phase.READY
+
+
+@pytest.mark.parametrize(
+    ("type_", "problem", "expected"),
+    [
+        (Type.ACCEPTED, False, Phase.FAILED),
+        (Type.DEPENDENCIES, False, Phase.WAITING),
+        (Type.AVAILABLE, False, Phase.PENDING),
+        (Type.AVAILABLE, True, Phase.FAILED),
+    ],
+)
+def test_ready_repeats_the_words_of_what_is_not(
+    type_: Type, problem: bool, expected: Phase
+) -> None:
+    findings = bad(type_)
+    ready = summary(findings)
+    assert (ready.ok, ready.message) == (False, f"{type_} words")
+    assert phase(findings, problem=problem) is expected
+
+
+def test_a_missing_route_does_not_make_a_resource_unready() -> None:
+    assert summary([*GOOD, Finding(Type.ROUTED, False, "GatewayAPIMissing", "")]).ok
+
+
+def parents(*conditions: tuple[str, str]) -> dict[str, object]:
+    listed = [{"type": t, "status": s, "reason": f"R{t}", "message": "m"} for t, s in conditions]
+    return {"parents": [{"conditions": listed}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "options", "reason"),
+    [
+        (None, {"exposed": False}, "NotExposed"),
+        (None, {"installed": False}, "GatewayAPIMissing"),
+        (None, {"conflict": "Agent other/assistant"}, "RouteConflict"),
+        (None, {}, "RoutePending"),
+        (parents(("Accepted", "True"), ("ResolvedRefs", "False")), {}, "RResolvedRefs"),
+        (parents(("Accepted", "True"), ("ResolvedRefs", "True")), {}, "RouteAccepted"),
+    ],
+)
+def test_routed(status: dict[str, object] | None, options: dict[str, object], reason: str) -> None:
+    given = {"installed": True, "exposed": True, **options}
+    assert routed(agent(), status, **given).reason == reason  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "progress"),
+    [
+        (b'{"event": "pull", "completed": 5, "total": 10}', (5, 10)),
+        (b'{"event": "pull"}', None),
+        (b"[1]", None),
+        (b"not json", None),
+    ],
+)
+def test_progress_is_read_from_the_pullers_log(
+    line: bytes, progress: tuple[int, int] | None
+) -> None:
+    assert parse_progress(line) == progress
+
+
+def test_a_resource_without_a_deployment_has_no_replicas() -> None:
+    assert Availability(False, "r", "m").replicas == 0

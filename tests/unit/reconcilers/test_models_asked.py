@@ -1,0 +1,50 @@
+"""Which model an agent asks for, and whether its ModelAPI has it."""
+
+from typing import Any
+
+import pytest
+
+from kaos.api import ModelAPI
+from kaos.reconcilers.agent import accept, asked_model, serves
+from tests.unit.reconcilers.resources import agent, hosted, proxy
+
+ENV = {"config": {"env": [{"name": "MODEL_NAME", "value": "ollama/smollm2:135m"}]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "api", "model"),
+    [
+        ({}, hosted(), "smollm2:135m"),
+        ({"model": "ollama/smollm2:135m"}, hosted(), "smollm2:135m"),
+        (ENV, hosted(), "smollm2:135m"),
+        ({**ENV, "model": "other"}, hosted(), "smollm2:135m"),
+        (ENV, proxy("*", apiBase="http://up"), "ollama/smollm2:135m"),
+        ({}, proxy("gpt-x", "y", apiBase="http://up"), "gpt-x"),
+        ({}, proxy("*", apiBase="http://up"), ""),
+        ({}, None, ""),
+        ({"model": "m"}, None, "m"),
+    ],
+)
+def test_asked_model(spec: dict[str, Any], api: ModelAPI | None, model: str) -> None:
+    assert asked_model(agent(**spec), api) == model
+
+
+@pytest.mark.parametrize(
+    ("patterns", "model", "served"),
+    [
+        (["a"], "a", True),
+        (["a"], "b", False),
+        (["*"], "anything", True),
+        (["nebius/*"], "nebius/x", True),
+        (["nebius/*"], "nebius", False),
+    ],
+)
+def test_serves(patterns: list[str], model: str, served: bool) -> None:
+    assert serves(proxy(*patterns, apiBase="http://up"), model) is served
+
+
+def test_a_model_that_is_not_served_is_refused_with_what_is() -> None:
+    finding = accept(agent(model="gpt-x"), hosted())
+    assert not finding.ok
+    assert finding.reason == "ModelNotServed"
+    assert "smollm2:135m" in finding.message
