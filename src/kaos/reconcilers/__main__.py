@@ -9,11 +9,12 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import structlog
 
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
-from kaos.runtime import ClusterConfig, HttpServer, LeaderElection, Manager
+from kaos.runtime import POD, Client, ClusterConfig, HttpServer, LeaderElection, Manager
 from kaos.telemetry.logs import configure
 
 log = structlog.get_logger("kaos.controller")
@@ -39,6 +40,7 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
         leader_election=election,
         http=HttpServer(host or "127.0.0.1", int(port)),
     )
+    settings = await with_own_image(settings, manager.client)
     manager.add(*controllers(manager, settings))
     loop, running = asyncio.get_running_loop(), asyncio.ensure_future(manager.run())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,6 +49,18 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await running
     log.info("controller has stopped")
+
+
+async def with_own_image(settings: Settings, client: Client) -> Settings:
+    """The settings with the image of the pod that we are in, unless `KAOS_IMAGE` names one.
+
+    So that one `images:` line of a kustomization changes what the controller starts as well.
+    """
+    name, namespace = os.environ.get("KAOS_POD_NAME"), os.environ.get("KAOS_POD_NAMESPACE", "")
+    if os.environ.get("KAOS_IMAGE") or not name:
+        return settings
+    pod = await client.get(POD, name, namespace)
+    return replace(settings, image=pod.spec["containers"][0]["image"])
 
 
 def main() -> int:
