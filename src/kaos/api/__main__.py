@@ -1,4 +1,4 @@
-"""`python -m kaos.api FOLDER`: write the CustomResourceDefinitions as YAML, one file a kind."""
+"""`python -m kaos.api CRDS REFERENCE`: write what is generated from the models."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from kaos.api import crds
+from kaos.api import MODELS, crds
+from kaos.api.reference import reference
 
 
 class _Plain(yaml.SafeDumper):
@@ -22,12 +23,13 @@ def render(manifest: dict[str, Any]) -> str:
     return f"# Generated from src/kaos/api by `nox -s manifests`. Do not edit.\n{text}"
 
 
-def main(folder: Path) -> None:
-    """Write every kind's definition into the folder."""
+def main(folder: Path, page: Path) -> None:
+    """Write every kind's definition into the folder, and the reference page."""
     folder.mkdir(parents=True, exist_ok=True)
     for manifest in crds():
         (folder / f"{manifest['metadata']['name']}.yaml").write_text(render(manifest))
+    page.write_text(reference(MODELS))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

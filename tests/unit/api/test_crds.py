@@ -8,8 +8,10 @@ import pytest
 
 from kaos.api import MODELS, CustomResource, crd
 from kaos.api.__main__ import render
+from kaos.api.reference import reference
 
-CRDS = Path(__file__).parents[3] / "manifests" / "crds"
+ROOT = Path(__file__).parents[3]
+CRDS = ROOT / "manifests" / "crds"
 by_kind = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.KIND)
 
 
@@ -54,3 +56,8 @@ def test_the_manifest_is_the_models(model: type[CustomResource]) -> None:
     file = CRDS / f"{manifest['metadata']['name']}.yaml"
     assert file.read_text() == render(manifest), "stale: run `nox -s manifests`"
     assert file.stat().st_size < 60_000  # client-side apply keeps it in an annotation
+
+
+def test_the_reference_page_is_the_models() -> None:
+    page = ROOT / "docs" / "reference" / "resources.md"
+    assert page.read_text() == reference(MODELS), "stale: run `nox -s manifests`"
