@@ -8,5 +8,6 @@ shell (watch, discovery, auth, app), server.
 """
 
 from kaos.local.apiserver.nodeproxy import NodeProxy
+from kaos.local.apiserver.server import APIServer
 
-__all__ = ["NodeProxy"]
+__all__ = ["APIServer", "NodeProxy"]

@@ -1,0 +1,326 @@
+"""The verbs on stored objects: get, list, create, update, patch and the subresources.
+
+Guarantees the order of a real write: shape, namespace, defaults, schema, rules,
+optimistic lock, generation, field managers, store; a write that changes nothing
+leaves the resourceVersion alone; ``dryRun`` runs everything but the store.
+Synchronous and single threaded on purpose: between reading an object and
+writing it nothing else can happen.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from kaos.local.apiserver import metadata as meta
+from kaos.local.apiserver.errors import (
+    Cause,
+    already_exists,
+    bad_request,
+    conflict,
+    field_invalid,
+    forbidden,
+    invalid,
+    method_not_allowed,
+    not_found,
+    unsupported_media_type,
+)
+from kaos.local.apiserver.negotiation import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+)
+from kaos.local.apiserver.options import WriteOptions
+from kaos.local.apiserver.patches import json_patch, merge_patch
+from kaos.local.apiserver.registry import Kind, Registry
+from kaos.local.apiserver.scale import get_scale, set_scale
+from kaos.local.apiserver.services import ServiceAddresses
+from kaos.local.apiserver.store import Event, Record, Store
+from kaos.local.apiserver.strategic import strategic_patch
+from kaos.local.apiserver.strategies import Strategies
+from kaos.local.apiserver.versions import load_as, stored_as
+
+Object = dict[str, Any]
+
+# Kinds that the real server lets nobody update without a resourceVersion.
+_LOCKED = frozenset({"leases.coordination.k8s.io", "poddisruptionbudgets.policy"})
+
+
+class Written(NamedTuple):
+    """What a write answers: the object now, whether it is new, what to warn of."""
+
+    obj: Object
+    created: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Resources:
+    """The verbs over a registry and a store.
+
+    Args:
+        registry: The kinds.
+        store: The objects.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.registry = registry
+        self.store = store
+        self.now = now
+        self._addresses = ServiceAddresses(
+            lambda: (record.load() for record in store.current("/services"))
+        )
+        self._strategies = Strategies(self._addresses)
+        store.on_write.append(self._follow)
+
+    def _follow(self, event: Event) -> None:
+        if event.bucket == "/services":
+            old = event.previous.load() if event.previous else None
+            new = None if event.type == "DELETED" else event.record.load()
+            self._addresses.written(old, new)
+
+    # Reading
+
+    def record(self, kind: Kind, namespace: str, name: str) -> Record:
+        """The current revision of an object.
+
+        Raises:
+            StatusError: 404.
+        """
+        found = self.store.get(kind.bucket, namespace, name)
+        if found is None:
+            raise not_found(kind, name)
+        return found
+
+    # Writing
+
+    def create(self, kind: Kind, namespace: str, body: Any, options: WriteOptions) -> Written:
+        """Create an object."""
+        obj = self._accept(kind, namespace, "", body)
+        if obj["metadata"].get("resourceVersion") not in {None, "", "0"}:
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        self._require_namespace(kind, namespace, obj["metadata"].get("name") or "")
+        meta.prepare_create(kind, obj, namespace, self.now())
+        warnings = self._complete(kind, obj, None, options)
+        name = obj["metadata"]["name"]
+        if self.store.get(kind.bucket, namespace, name) is not None:
+            raise already_exists(kind, name)
+        return Written(self._put(kind, obj, options), created=True, warnings=warnings)
+
+    def update(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        body: Any,
+        options: WriteOptions,
+        subresource: str = "",
+    ) -> Written:
+        """Replace an object, or its status."""
+        old = self.record(kind, namespace, name)
+        if subresource == "scale":
+            return self._set_scale(kind, old, body, options)
+        obj = self._accept(kind, namespace, name, body)
+        return self._replace(kind, old, obj, options, subresource)
+
+    def _replace(
+        self, kind: Kind, record: Record, obj: Object, options: WriteOptions, subresource: str
+    ) -> Written:
+        old = load_as(kind, record)
+        name = record.key[1]
+        self._check_lock(kind, obj, old)
+        if subresource == "status":
+            if not kind.has_status:
+                raise method_not_allowed()
+            obj = {**old, "status": obj.get("status")}
+            if obj["status"] is None:
+                del obj["status"]
+        meta.prepare_update(obj, old)
+        warnings = self._complete(kind, obj, old, options, subresource)
+        meta.bump_generation(kind, obj, old)
+        if obj == old:
+            return Written(old, warnings=warnings)
+        if _finished(kind, obj):
+            return Written(self.remove(kind, record, obj, dry_run=options.dry_run), False, warnings)
+        if self.store.get(kind.bucket, *record.key) is not record:
+            raise conflict(kind, name)
+        return Written(self._put(kind, obj, options), warnings=warnings)
+
+    def patch(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        sort: str,
+        patch: Any,
+        options: WriteOptions,
+        subresource: str = "",
+    ) -> Written:
+        """Change an object by a patch of the given media type."""
+        record = self.record(kind, namespace, name)
+        old = load_as(kind, record)
+        if subresource == "scale":
+            old = get_scale(kind, old)
+        obj = _patched(kind, sort, old, patch)
+        if subresource == "scale":
+            return self._set_scale(kind, record, obj, options)
+        return self._replace(
+            kind, record, self._accept(kind, namespace, name, obj), options, subresource
+        )
+
+    def _set_scale(self, kind: Kind, record: Record, scale: Any, options: WriteOptions) -> Written:
+        obj = load_as(kind, record)
+        set_scale(kind, obj, scale)
+        written = self._replace(kind, record, obj, options, "")
+        return Written(get_scale(kind, written.obj), warnings=written.warnings)
+
+    def remove(self, kind: Kind, record: Record, final: Object, *, dry_run: bool = False) -> Object:
+        """Take an object out of the store; ``final`` is how it looks in its last event."""
+        if not dry_run:
+            self.store.delete(kind.bucket, *record.key, stored_as(kind, final))
+        return final
+
+    def rewrite(self, kind: Kind, record: Record, change: Callable[[Object], None]) -> Object:
+        """Change an object from inside the server (finalizers, deletion mark), unvalidated."""
+        obj = load_as(kind, record)
+        change(obj)
+        if _finished(kind, obj):
+            return self.remove(kind, record, obj)
+        return self._put(kind, obj, WriteOptions())
+
+    def _put(self, kind: Kind, obj: Object, options: WriteOptions) -> Object:
+        if not options.dry_run:
+            metadata = obj["metadata"]
+            stored = stored_as(kind, obj)
+            place = (metadata.get("namespace", ""), metadata["name"])
+            self.store.put(kind.bucket, *place, stored)
+        return obj
+
+    # Steps of a write
+
+    def _accept(self, kind: Kind, namespace: str, name: str, body: Any) -> Object:
+        if why := meta.malformed(kind, body):
+            raise bad_request(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
+            )
+        obj: Object = body
+        if obj.setdefault("apiVersion", kind.api_version) != kind.api_version:
+            raise bad_request(
+                f"the API version in the data ({obj['apiVersion']}) does not match the expected API"
+                f" version ({kind.api_version})"
+            )
+        if obj.setdefault("kind", kind.kind) != kind.kind:
+            raise bad_request(
+                f"the kind in the data ({obj['kind']}) does not match the expected kind"
+                f" ({kind.kind})"
+            )
+        metadata = obj["metadata"]
+        if kind.namespaced and (metadata.get("namespace") or namespace) != namespace:
+            raise bad_request(
+                "the namespace of the provided object does not match the namespace sent on the"
+                " request"
+            )
+        if name and (metadata.get("name") or name) != name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL"
+                f" ({name})"
+            )
+        return obj
+
+    def _require_namespace(self, kind: Kind, namespace: str, name: str) -> None:
+        if not kind.namespaced:
+            return
+        found = self.store.get("/namespaces", "", namespace)
+        if found is None:
+            namespaces = self.registry.find("", "v1", "namespaces")
+            if namespaces is not None:
+                raise not_found(namespaces, namespace)
+        elif (
+            b'"deletionTimestamp"' in found.raw and "deletionTimestamp" in found.load()["metadata"]
+        ):
+            why = (
+                f"unable to create new content in namespace {namespace} because it is being"
+                " terminated"
+            )
+            message = f"namespace {namespace} is being terminated"
+            cause = Cause("metadata.namespace", "NamespaceTerminating", message)
+            raise forbidden(kind, name, why, cause)
+
+    def _check_lock(self, kind: Kind, obj: Object, old: Object) -> None:
+        metadata, before = obj["metadata"], old["metadata"]
+        name = before["name"]
+        if metadata.get("uid") and metadata["uid"] != before["uid"]:
+            raise conflict(
+                kind,
+                name,
+                f"Precondition failed: UID in precondition: {metadata['uid']},"
+                f" UID in object meta: {before['uid']}",
+            )
+        version = metadata.get("resourceVersion") or ""
+        if version in {"", "0"}:
+            if kind.crd or kind.resource in _LOCKED:
+                text = "must be specified for an update"
+                raise invalid(kind, name, [field_invalid("metadata.resourceVersion", 0, text)])
+        elif version != before["resourceVersion"]:
+            raise conflict(kind, name)
+
+    def _complete(
+        self,
+        kind: Kind,
+        obj: Object,
+        old: Object | None,
+        options: WriteOptions,
+        subresource: str = "",
+    ) -> tuple[str, ...]:
+        """Default and validate an object; returns warnings.
+
+        Raises:
+            StatusError: 422 with every cause.
+        """
+        if not subresource:
+            self._strategies.prepare(kind, obj, old)
+        causes = meta.validate(kind, obj, old)
+        if not subresource:
+            causes += self._strategies.validate(kind, obj, old)
+        if causes:
+            raise invalid(kind, obj["metadata"].get("name") or "", causes)
+        return ()
+
+
+def _patched(kind: Kind, sort: str, old: Object, patch: Any) -> Any:
+    if sort == JSON_PATCH:
+        return json_patch(old, patch)
+    if sort == STRATEGIC_PATCH and not kind.crd:
+        return strategic_patch(old, patch)
+    if sort == MERGE_PATCH:
+        return merge_patch(old, patch)
+    accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+    raise unsupported_media_type(sort, accepted if kind.crd else [*accepted, STRATEGIC_PATCH])
+
+
+def _finished(kind: Kind, obj: Object) -> bool:
+    """Whether a deleted object has nothing left to wait for."""
+    metadata = obj["metadata"]
+    if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
+        return False
+    if kind.resource == "namespaces":
+        return not (obj.get("spec") or {}).get("finalizers")
+    return not metadata.get("deletionGracePeriodSeconds")
+
+
+def checked_doubles(doubles: list[str], options: WriteOptions) -> tuple[str, ...]:
+    """What to say about fields that a body names twice.
+
+    Raises:
+        StatusError: 400 when validation is strict.
+    """
+    found = tuple(f'duplicate field "{path}"' for path in doubles)
+    if found and options.validation == "Strict":
+        raise bad_request(f"strict decoding error: {', '.join(found)}")
+    return found if options.validation == "Warn" else ()

@@ -1,0 +1,310 @@
+"""What the real server does to a built-in object on its way in: defaults, rules, status.
+
+Guarantees, per kind, the defaults that clients rely on, the fields that may not
+change, and a status that only the status subresource writes. Does not validate
+everything: a manifest that passes here may still be refused by a real cluster.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+from kaos.local.apiserver.errors import (
+    Cause,
+    bad_request,
+    field_forbidden,
+    field_immutable,
+    field_invalid,
+    field_required,
+    field_unsupported,
+)
+from kaos.local.apiserver.poddefaults import default_pod_spec, fill
+from kaos.local.apiserver.registry import Kind
+from kaos.local.apiserver.services import ServiceAddresses, default_service, validate_service
+
+Object = dict[str, Any]
+Old = dict[str, Any] | None
+Defaults = Callable[[Object, Old], None]
+Rules = Callable[[Object, Old], list[Cause]]
+
+# The status of a new object; kinds that are not listed start with an empty one.
+# A node brings its own status along, as the kubelet registers it with one.
+_FIRST_STATUS: dict[str, Object] = {
+    "pods": {"phase": "Pending"},
+    "services": {"loadBalancer": {}},
+    "namespaces": {"phase": "Active"},
+    "persistentvolumeclaims": {"phase": "Pending"},
+    "persistentvolumes": {"phase": "Pending"},
+}
+_POD_FROZEN = (
+    "pod updates may not change fields other than `spec.containers[*].image`,"
+    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions"
+    " to existing tolerations),`spec.terminationGracePeriodSeconds`"
+)
+_PODS_MAY_CHANGE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
+
+
+class Strategies:
+    """The rules of the built-in kinds."""
+
+    def __init__(self, addresses: ServiceAddresses) -> None:
+        self._defaults: dict[str, Defaults] = {
+            "namespaces": _default_namespace,
+            "pods": _default_pod,
+            "services": lambda obj, old: default_service(obj, old, addresses),
+            "secrets": _default_secret,
+            "deployments.apps": _default_deployment,
+            "replicasets.apps": _default_workload,
+            "statefulsets.apps": _default_stateful_set,
+            "daemonsets.apps": _default_daemon_set,
+            "horizontalpodautoscalers.autoscaling": lambda obj, _: fill(_spec(obj), minReplicas=1),
+            "networkpolicies.networking.k8s.io": _default_network_policy,
+            "persistentvolumeclaims": lambda obj, _: fill(_spec(obj), volumeMode="Filesystem"),
+        }
+        self._rules: dict[str, Rules] = {
+            "pods": _validate_pod,
+            "services": validate_service,
+            "configmaps": _validate_immutable_data,
+            "secrets": _validate_secret,
+            **dict.fromkeys(
+                ("deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"),
+                _validate_workload,
+            ),
+        }
+
+    def prepare(self, kind: Kind, obj: Object, old: Old) -> None:
+        """Default an object about to be written and put its status where it belongs.
+
+        Raises:
+            StatusError: 400, the object is not of the shape of its kind.
+        """
+        if kind.has_status:
+            _keep_status(kind, obj, old)
+        if defaults := self._defaults.get(kind.resource):
+            with _shape(kind):
+                defaults(obj, old)
+
+    def validate(self, kind: Kind, obj: Object, old: Old) -> list[Cause]:
+        """What is wrong with an object about to be written."""
+        rules = self._rules.get(kind.resource)
+        with _shape(kind):
+            return rules(obj, old) if rules else []
+
+
+class _shape:  # noqa: N801 - reads as a statement
+    """Turns a stumble over a field of the wrong type into the client's error that it is."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, AttributeError | KeyError | TypeError | ValueError):
+            raise bad_request(
+                f'{self._kind.kind} in version "{self._kind.version}" cannot be handled as a'
+                f" {self._kind.kind}: a field is of the wrong type ({error})"
+            ) from error
+
+
+def _spec(obj: Object) -> Object:
+    if obj.get("spec") is None:
+        obj["spec"] = {}
+    spec: Object = obj["spec"]
+    return spec
+
+
+def _keep_status(kind: Kind, obj: Object, old: Old) -> None:
+    if old is not None:
+        obj.pop("status", None)
+        if "status" in old:
+            obj["status"] = old["status"]
+    elif kind.crd:
+        obj.pop("status", None)
+    elif kind.resource != "nodes":
+        obj["status"] = dict(_FIRST_STATUS.get(kind.resource, {}))
+
+
+def _default_namespace(obj: Object, old: Old) -> None:
+    metadata = obj["metadata"]
+    name = metadata.get("name", "")
+    fill(metadata, labels={})
+    metadata["labels"]["kubernetes.io/metadata.name"] = name
+    obj["spec"] = old["spec"] if old else {"finalizers": ["kubernetes"]}
+
+
+def _default_pod(obj: Object, old: Old) -> None:
+    spec = _spec(obj)
+    fill(spec, enableServiceLinks=True)
+    default_pod_spec(spec, requests=True)
+    if old is None:
+        obj["status"]["qosClass"] = _qos(spec)
+
+
+def _qos(spec: Object) -> str:
+    resources = [c.get("resources") or {} for c in spec.get("containers") or ()]
+    if not any(r.get("limits") or r.get("requests") for r in resources):
+        return "BestEffort"
+    whole = all(
+        (r.get("limits") or {}).keys() >= {"cpu", "memory"} and r.get("requests") == r["limits"]
+        for r in resources
+    )
+    return "Guaranteed" if whole else "Burstable"
+
+
+def _default_secret(obj: Object, _: Old) -> None:
+    fill(obj, type="Opaque")
+    plain = obj.pop("stringData", None)
+    if plain:
+        fill(obj, data={})
+        for name, value in plain.items():
+            obj["data"][name] = base64.b64encode(value.encode()).decode()
+
+
+def _default_workload(obj: Object, _: Old) -> None:
+    spec = _spec(obj)
+    if obj["kind"] != "DaemonSet":
+        fill(spec, replicas=1)
+    template = spec.get("template")
+    if template is not None:
+        fill(template, metadata={}, spec={})
+        default_pod_spec(template["spec"])
+
+
+def _default_deployment(obj: Object, old: Old) -> None:
+    _default_workload(obj, old)
+    spec = obj["spec"]
+    fill(spec, strategy={}, revisionHistoryLimit=10, progressDeadlineSeconds=600)
+    fill(spec["strategy"], type="RollingUpdate")
+    if spec["strategy"]["type"] == "RollingUpdate":
+        fill(spec["strategy"], rollingUpdate={})
+        fill(spec["strategy"]["rollingUpdate"], maxUnavailable="25%", maxSurge="25%")
+
+
+def _default_stateful_set(obj: Object, old: Old) -> None:
+    _default_workload(obj, old)
+    fill(
+        obj["spec"],
+        podManagementPolicy="OrderedReady",
+        revisionHistoryLimit=10,
+        updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+    )
+
+
+def _default_daemon_set(obj: Object, old: Old) -> None:
+    _default_workload(obj, old)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    fill(obj["spec"], revisionHistoryLimit=10, updateStrategy=rolling)
+
+
+def _default_network_policy(obj: Object, _: Old) -> None:
+    spec = _spec(obj)
+    fill(spec, policyTypes=["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+    for rule in (*(spec.get("ingress") or ()), *(spec.get("egress") or ())):
+        for port in rule.get("ports") or ():
+            fill(port, protocol="TCP")
+
+
+def _validate_pod_spec(spec: Object, at: str) -> list[Cause]:
+    causes = []
+    if not spec.get("containers"):
+        causes.append(field_required(f"{at}.containers"))
+    for group in ("initContainers", "containers"):
+        seen: set[str] = set()
+        for index, container in enumerate(spec.get(group) or ()):
+            field = f"{at}.{group}[{index}]"
+            name = container.get("name")
+            if not name:
+                causes.append(field_required(f"{field}.name"))
+            elif name in seen:
+                message = f'Duplicate value: "{name}"'
+                causes.append(Cause(f"{field}.name", "FieldValueDuplicate", message))
+            seen.add(name or "")
+            if not container.get("image"):
+                causes.append(field_required(f"{field}.image"))
+    return causes
+
+
+def _validate_pod(obj: Object, old: Old) -> list[Cause]:
+    spec = obj["spec"]
+    causes = _validate_pod_spec(spec, "spec")
+    if old is None:
+        return causes
+    before = old["spec"]
+    # No scheduler runs here, so that a pod may be bound by writing its nodeName.
+    bound = {} if before.get("nodeName") else {"nodeName": spec.get("nodeName")}
+    if _frozen_part(spec) != _frozen_part({**before, **bound}):
+        causes.append(field_forbidden("spec", _POD_FROZEN))
+    return causes
+
+
+def _frozen_part(spec: Object) -> Object:
+    frozen = {
+        name: value
+        for name, value in spec.items()
+        if name not in _PODS_MAY_CHANGE and value is not None
+    }
+    for group in ("initContainers", "containers"):
+        frozen[group] = [
+            {name: value for name, value in container.items() if name not in {"image", "resources"}}
+            for container in spec.get(group) or ()
+        ]
+    return frozen
+
+
+def _validate_workload(obj: Object, old: Old) -> list[Cause]:
+    spec = obj["spec"]
+    causes = []
+    replicas = spec.get("replicas", 0)
+    if not isinstance(replicas, int) or replicas < 0:
+        text = "must be greater than or equal to 0"
+        causes.append(field_invalid("spec.replicas", replicas, text))
+    selector = spec.get("selector")
+    if not selector:
+        causes.append(field_required("spec.selector"))
+    template = spec.get("template") or {"metadata": {}, "spec": {}}
+    labels = template["metadata"].get("labels") or {}
+    wanted = (selector or {}).get("matchLabels") or {}
+    if selector and any(labels.get(name) != value for name, value in wanted.items()):
+        text = "`selector` does not match template `labels`"
+        causes.append(field_invalid("spec.template.metadata.labels", labels, text))
+    causes += _validate_pod_spec(template["spec"], "spec.template.spec")
+    policy = template["spec"].get("restartPolicy", "Always")
+    if policy != "Always":
+        field = "spec.template.spec.restartPolicy"
+        causes.append(field_unsupported(field, policy, ["Always"]))
+    if old is not None and selector != old["spec"].get("selector"):
+        causes.append(field_immutable("spec.selector", selector))
+    return causes
+
+
+def _validate_immutable_data(obj: Object, old: Old) -> list[Cause]:
+    if old is None or not old.get("immutable"):
+        return []
+    causes = []
+    if not obj.get("immutable"):
+        text = "field is immutable when `immutable` is set"
+        causes.append(field_forbidden("immutable", text))
+    causes += [
+        field_forbidden(field, "field is immutable when `immutable` is set")
+        for field in ("data", "binaryData")
+        if (obj.get(field) or {}) != (old.get(field) or {})
+    ]
+    return causes
+
+
+def _validate_secret(obj: Object, old: Old) -> list[Cause]:
+    causes = _validate_immutable_data(obj, old)
+    if old is not None and obj["type"] != old["type"]:
+        causes.append(field_immutable("type", obj["type"]))
+    for name, value in (obj.get("data") or {}).items():
+        try:
+            base64.b64decode(value or "", validate=True)
+        except (binascii.Error, TypeError) as error:
+            # The value is not repeated: it may be a secret all the same.
+            raise bad_request(
+                f'Secret in version "v1" cannot be handled as a Secret: data[{name}] is not base64'
+            ) from error
+    return causes
