@@ -1,0 +1,99 @@
+"""The `kaos` program: which commands there are, and what happens when one fails.
+
+Guaranteed: `kaos --help` loads no command (each is imported when it is called: a Kubernetes client
+and an HTTP client cost half a second), and every failure ends in one line and an exit code.
+"""
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from kaos.cli.errors import FAILED, CliError, leaf
+from kaos.cli.options import VERBOSE, Verbose
+
+# Order is the order of `--help`. A test compares the texts with the commands' own.
+COMMANDS = {
+    "up": "Start a cluster on this machine and apply FILEs to it.",
+    "down": "Stop the cluster that `kaos up` started.",
+    "status": "Show what runs, and what is not ready and why.",
+    "logs": "Show the logs of an agent, a model API or an MCP server.",
+    "chat": "Talk to an agent.",
+    "controller": "Run the controllers against the current Kubernetes cluster.",
+    "version": "Print the version.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name and loads the one that is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Add a stand-in with the help text for each: what `--help` and completion ask for."""
+        super().__init__(**settings)
+        for name, text in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=text), name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The real command, imported now."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else None, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command and turn what it raises into a line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (CliError, ExceptionGroup, OSError, RuntimeError, ValueError, LookupError) as error:
+            raise typer.Exit(report(error, verbose=bool(ctx.meta.get(VERBOSE)))) from None
+
+
+def load(name: str) -> Any:
+    """The command called ``name``, from the module of that name."""
+    module = importlib.import_module(f"kaos.cli.{name}")
+    command = typer.main.get_command(module.app)
+    command.name = name
+    return command
+
+
+def report(error: BaseException, *, verbose: bool) -> int:
+    """Print ``error`` for a person; returns the exit code."""
+    error = leaf(error)
+    # typer.Exit and friends are RuntimeErrors, and not ours to report.
+    if isinstance(error, typer.Exit | typer.Abort):
+        raise error
+    if verbose:
+        traceback.print_exception(error)
+    if isinstance(error, CliError):
+        lines, code = str(error), error.exit_code
+    else:
+        text = str(error) or type(error).__name__
+        lines = f"{text} ({type(error).__name__}; `kaos -v …` shows where)"
+        code = FAILED
+    for line in lines.splitlines():
+        print(f"kaos: {line}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help in boxes loads a Markdown parser: a quarter of a second
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(help="KAOS: AI agents on Kubernetes, or on this machine without it.")
+def _root(*, verbose: Verbose = False) -> None:
+    del verbose  # its callback has noted it
+
+
+def main() -> None:
+    """Run `kaos` with the arguments of this process."""
+    app(prog_name="kaos")
+
+
+if __name__ == "__main__":
+    main()

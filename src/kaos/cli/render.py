@@ -1,0 +1,123 @@
+"""What a user sees while things come up: a live table on a terminal, plain lines elsewhere.
+
+Guaranteed: the same facts in both forms; with `--ask` everything goes to standard error, so that
+standard output is the answer alone. `NO_COLOR` is honoured (by rich). A live table is always taken
+down, also when the work inside fails, so that an error is not drawn over.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from kaos.cli.loglines import printable
+from kaos.cli.resources import Key, Row
+
+STYLES = {"Ready": "green", "Failed": "red", "Waiting": "yellow", "Pending": "cyan"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that neither guesses highlights nor wraps lines for a pipe."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """The rows of the objects that are awaited; a context manager."""
+
+    def __init__(self, out: Console) -> None:
+        """Draw on ``out``."""
+        self._out = out
+        self._rows: dict[Key, Row] = {}
+        self._ready: dict[Key, float] = {}
+        self._shown: dict[Key, tuple[str, str]] = {}
+        self._since = time.monotonic()
+        self._live = (
+            Live(console=out, get_renderable=self._table, refresh_per_second=8, transient=True)
+            if out.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._since = time.monotonic()
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _where: TracebackType | None,
+    ) -> None:
+        """Stop drawing; on a terminal the last table stays, as plain text."""
+        if self._live:
+            self._live.stop()
+            if self._rows:
+                self._out.print(self._table())
+
+    def note(self, text: str) -> None:
+        """Say one thing that is not about a row."""
+        self._out.print(escape(text))
+
+    def update(self, rows: Sequence[Row]) -> None:
+        """The rows as they are now."""
+        for row in rows:
+            if row.ready:
+                self._ready.setdefault(row.key, time.monotonic() - self._since)
+            else:
+                self._ready.pop(row.key, None)
+            self._rows[row.key] = row
+            if self._live is None:
+                self._say(row)
+
+    def _say(self, row: Row) -> None:
+        """One plain line for what changed."""
+        if self._shown.get(row.key) == (row.state, row.message):
+            return
+        self._shown[row.key] = (row.state, row.message)
+        self._out.print(sentence(row, self._ready.get(row.key)))
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for row in self._rows.values():
+            state = Text(row.state, style=STYLES.get(row.state, ""))
+            moving = self._live is not None and self._live.is_started and not row.ready
+            took = f"{self._ready[row.key]:.1f} s" if row.key in self._ready else ""
+            table.add_row(
+                Spinner("dots") if moving and not row.failed else "✓" if row.ready else "·",
+                str(row.key),
+                state,
+                took,
+                printable(row.message),
+            )
+        return table
+
+
+def sentence(row: Row, took: float | None = None) -> Text:
+    """``Agent/assistant waits: …`` or ``Agent/assistant is ready (1.2 s)``."""
+    text = Text(str(row.key))
+    if row.ready:
+        text.append(" is ready", style="green")
+        return text.append(f" ({took:.1f} s)" if took is not None else "")
+    verb = "failed" if row.failed else "waits"
+    text.append(f" {verb}", style=STYLES.get(row.state, ""))
+    return text.append(f": {printable(row.message)}" if row.message else "")
+
+
+def table(headers: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A plain table: a header and columns, no lines."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        made.add_column(header, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made

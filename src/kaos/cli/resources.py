@@ -1,0 +1,92 @@
+"""What an object of ours says about itself, in the words that tables and messages use.
+
+Pure: from an object (as a dict) to a `Row`. The one place in the CLI that reads conditions.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+ROUTE_PENDING = "RoutePending"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """Which object: what a row of a table is about."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """``Agent/assistant``, with the namespace when it is not the default one."""
+        where = "" if self.namespace == "default" else f"{self.namespace}/"
+        return f"{self.kind}/{where}{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """How one object is doing."""
+
+    key: Key
+    state: str  # Ready | Waiting | Pending | Failed
+    message: str = ""
+    reason: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does what its spec says, as of its newest generation."""
+        return self.state == "Ready"
+
+    @property
+    def failed(self) -> bool:
+        """Whether waiting alone will not help."""
+        return self.state == "Failed"
+
+
+def key_of(body: Mapping[str, Any]) -> Key:
+    """The key of an object."""
+    metadata = body["metadata"]
+    return Key(str(body["kind"]), str(metadata.get("namespace") or "default"), metadata["name"])
+
+
+def row_of(body: Mapping[str, Any]) -> Row:
+    """The state of an object: what condition Ready says, if it was said of the present spec."""
+    key = key_of(body)
+    status = body.get("status") or {}
+    ready = condition(body, "Ready")
+    if ready is None or _stale(body, ready):
+        return Row(key, "Pending", "not yet seen by the controller")
+    reason = str(ready.get("reason", ""))
+    if ready.get("status") == "True":
+        routed = condition(body, "Routed")
+        if routed and routed.get("status") != "True" and routed.get("reason") == ROUTE_PENDING:
+            # It answers inside the cluster; a user at the gateway would still meet a 404.
+            return Row(key, "Pending", str(routed.get("message", "")), ROUTE_PENDING)
+        return Row(key, "Ready", "", reason)
+    phase = str(status.get("phase") or "Pending")
+    state = phase if phase in ("Waiting", "Failed") else "Pending"
+    return Row(key, state, str(ready.get("message") or reason), reason)
+
+
+def condition(body: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
+    """The condition of that type."""
+    for found in (body.get("status") or {}).get("conditions") or ():
+        if found.get("type") == type_:
+            return dict(found)
+    return None
+
+
+def not_true(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The conditions that are not True, Ready (which only sums up the others) last."""
+    conditions = (body.get("status") or {}).get("conditions") or []
+    return sorted(
+        (found for found in conditions if found.get("status") != "True"),
+        key=lambda found: found.get("type") == "Ready",
+    )
+
+
+def _stale(body: Mapping[str, Any], ready: Mapping[str, Any]) -> bool:
+    generation = body["metadata"].get("generation", 0)
+    observed = ready.get("observedGeneration")
+    return isinstance(observed, int) and observed < int(generation)

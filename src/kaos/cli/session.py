@@ -1,0 +1,197 @@
+"""A running `kaos up`: from a started cluster process to the last line of its logs.
+
+Guaranteed: however the session ends (done, failed, Ctrl-C, SIGTERM), the cluster process that it
+started has ended too, unless it is detached and up; a second Ctrl-C kills it and what is left of
+its pods. A cluster that was running before is never stopped from here.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from kaos.cli import connect
+from kaos.cli.apply import apply_all
+from kaos.cli.ask import agent_url, ask
+from kaos.cli.check import OURS
+from kaos.cli.cluster_process import ClusterProcess
+from kaos.cli.errors import FAILED, CliError
+from kaos.cli.follow import Follower
+from kaos.cli.leftovers import clean
+from kaos.cli.manifests import Manifest
+from kaos.cli.render import Progress, console, table
+from kaos.cli.request import Request
+from kaos.cli.resources import Key
+from kaos.cli.wait import wait_ready
+from kaos.cli.watcher import Watcher
+from kaos.local.state import ClusterInfo
+from kaos.runtime import Client
+from kaos.telemetry import logs
+
+INTERRUPTED = 130
+
+
+async def run(request: Request, manifests: list[Manifest], process: ClusterProcess | None) -> int:
+    """Do what was asked for and return the exit code.
+
+    Args:
+        request: The command line.
+        manifests: What to apply, checked.
+        process: The cluster process, just started; ``None`` when one was running before.
+
+    Raises:
+        CliError: it failed; what was started has been stopped.
+    """
+    logs.configure("CRITICAL")  # the watches' complaints about a cluster that is going down
+    session = _Session(request, manifests, process)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, session.interrupted)
+    try:
+        async with anyio.create_task_group() as group:
+            session.on_interrupt = group.cancel_scope.cancel
+            code = await session.work(group.start_soon)
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await session.stop()
+    if session.interrupts:
+        return 0 if session.steady else INTERRUPTED
+    return code
+
+
+class _Session:
+    """What `run` keeps track of."""
+
+    def __init__(
+        self, request: Request, manifests: list[Manifest], process: ClusterProcess | None
+    ) -> None:
+        self.interrupts = 0
+        self.on_interrupt: Callable[[], object] = lambda: None
+        self.steady = False
+        self._request = request
+        self._manifests = manifests
+        self._process = process
+        self._keep = False
+        self._out = console(stderr=request.ask is not None)
+        self._began = time.monotonic()
+
+    def interrupted(self) -> None:
+        """A signal came: stop in order, or at once when it is the second."""
+        self.interrupts += 1
+        if self.interrupts > 1 and self._process is not None:
+            self._process.kill()
+        self.on_interrupt()
+
+    async def work(self, start_soon: Callable[..., object]) -> int:
+        """Bring everything up, and stay for as long as that is wanted."""
+        request, process = self._request, self._process
+        if process is not None:
+            info = await process.ready()
+            self._out.print(f"Cluster is up ({time.monotonic() - self._began:.1f} s)")
+            self._keep = request.detach
+            start_soon(_expect_alive, process)
+        else:
+            info = await connect.wait_running(request.state)
+            self._out.print(f"A cluster runs already in {request.state.folder}: using that one")
+            self._note_ignored(info)
+        config = connect.config_of(request.state, info)
+        watcher = Watcher(config)
+        async with (
+            Client.connect(config, field_manager=connect.FIELD_MANAGER) as client,
+            watcher.running(),
+        ):
+            keys = await self._bring_up(client, watcher)
+            if request.ask is not None:
+                await _answer(info, _first_agent(keys), request.ask)
+                return 0
+            self._show_urls(info, [key for key in keys or watcher.keys() if key.kind == "Agent"])
+            if process is None:
+                return 0
+            if request.detach:
+                self._out.print("It runs in the background: `kaos status`, `kaos down`")
+                return 0
+            self.steady = True
+            self._out.print("Ctrl-C stops everything. Logs follow.\n")
+            await Follower(client, watcher, self._out).run(request.state.cluster_log)
+        return FAILED
+
+    async def _bring_up(self, client: Client, watcher: Watcher) -> list[Key]:
+        """Apply and wait; returns whom we waited for."""
+        with Progress(self._out) as progress:
+            await apply_all(client, self._manifests)
+            keys = [
+                Key(manifest.kind, manifest.namespace or "default", manifest.name)
+                for manifest in self._manifests
+                if manifest.kind in OURS
+            ]
+            if self._request.ask is not None and not self._request.files:
+                keys = watcher.keys()
+                _first_agent(keys)
+            await wait_ready(watcher, keys, timeout=self._request.timeout, show=progress.update)
+        return keys
+
+    async def stop(self) -> None:
+        """End the cluster process that this session started, unless it is to stay."""
+        process = self._process
+        if process is None or (self._keep and not self.interrupts):
+            return
+        if self.steady or self.interrupts:
+            self._out.print("Stopping everything (Ctrl-C again: at once) …")
+        orderly = await process.stop()
+        if not orderly:
+            for who in await anyio.to_thread.run_sync(clean, self._request.state):
+                self._out.print(f"Ended a leftover: {who}")
+        if self.steady or self.interrupts:
+            self._out.print("Stopped" if orderly else "Killed")
+
+    def _note_ignored(self, info: ClusterInfo) -> None:
+        if self._request.overrides:
+            self._out.print("  --model-override has no effect on it: `kaos down` first")
+        if self._request.port not in (info.gateway_port, 8080):
+            self._out.print(f"  its gateway stays on port {info.gateway_port}")
+
+    def _show_urls(self, info: ClusterInfo, agents: Sequence[Key]) -> None:
+        if agents:
+            rows = [(str(key), f"{_short_url(info, key)}/v1/chat/completions") for key in agents]
+            self._out.print()
+            self._out.print(table(("agent", "url"), rows))
+        self._out.print(f"\nexport KUBECONFIG={_shown(self._request.state.kubeconfig)}")
+
+
+async def _expect_alive(process: ClusterProcess) -> None:
+    code = await process.ended()
+    how = f"was killed (signal {-code})" if code < 0 else f"ended (exit code {code})"
+    raise CliError(f"the cluster process {how}: see {process.state.cluster_log}")
+
+
+async def _answer(info: ClusterInfo, agent: Key, question: str) -> None:
+    """Print the agent's answer, and nothing else, on standard output."""
+    base = agent_url(info.gateway_url, agent.namespace, agent.name)
+    async for piece in ask(base, agent.name, [{"role": "user", "content": question}]):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _first_agent(keys: Sequence[Key]) -> Key:
+    for key in keys:
+        if key.kind == "Agent":
+            return key
+    raise CliError("--ask: there is no agent in this cluster: name a file with one")
+
+
+def _short_url(info: ClusterInfo, key: Key) -> str:
+    return f"{info.gateway_url}/{key.name}"
+
+
+def _shown(path: Path) -> str:
+    """The path as short as it can be typed from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

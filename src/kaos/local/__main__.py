@@ -1,0 +1,119 @@
+"""The cluster process: `python -m kaos.local`, started by `kaos up`.
+
+Guaranteed: it owns its state folder or says who does and ends; SIGTERM, SIGINT and, when it was
+started by a program in the foreground, that program's death (end-of-file on the lifeline) stop it
+in order with exit code 0; what a killed predecessor left running is ended first. It logs JSON
+to `logs/cluster.log`; only what keeps it from starting goes to standard error, as one line.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import anyio
+import structlog
+
+from kaos.local import cluster
+from kaos.local.node import orphans
+from kaos.local.state import DEFAULT_FOLDER, ClusterInfo, State, StateError
+from kaos.telemetry import logs
+
+OVERRIDES = "KAOS_MODEL_OVERRIDES"
+_KEPT_LOG = 4 << 20
+
+log = structlog.get_logger("kaos.local")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a cluster until told to stop; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    state = State(options.state)
+    try:
+        with state.lock():
+            return _run(state, options)
+    except StateError as error:
+        print(f"kaos: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kaos.local", description=__doc__)
+    parser.add_argument("--state", type=Path, default=Path(DEFAULT_FOLDER), metavar="DIR")
+    parser.add_argument("--gateway-port", type=int, default=8080, metavar="PORT")
+    parser.add_argument("--model-override", action="append", default=[], metavar="FROM=TO")
+    parser.add_argument("--lifeline", type=int, default=-1, metavar="FD")
+    return parser
+
+
+def _run(state: State, options: argparse.Namespace) -> int:
+    state.forget_info()
+    if options.model_override:
+        os.environ[OVERRIDES] = ",".join(options.model_override)
+    with _open_log(state) as file, os.fdopen(os.dup(2), "w") as terminal:
+        logs.configure(os.environ.get("LOG_LEVEL", "INFO"), "json", stream=file)
+        # Whatever writes without asking (a native library, a crash) writes into the log too.
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        log.info("starting", state=str(state.folder), gateway_port=options.gateway_port)
+        for orphan in orphans.reap(state.node):
+            log.warning("ended a process that a killed cluster left", process=orphan.owner)
+        try:
+            asyncio.run(_serve(state, options, terminal))
+        except Exception as error:  # noqa: BLE001 (the last place that can tell of it)
+            log.critical("the cluster failed", exception="".join(traceback.format_exception(error)))
+            if not terminal.closed:
+                print(f"kaos: {_words(error)}", file=terminal)
+            return 1
+        finally:
+            state.forget_info()
+        log.info("stopped")
+    return 0
+
+
+async def _serve(state: State, options: argparse.Namespace, terminal: TextIO) -> None:
+    stop = anyio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if options.lifeline >= 0:
+        os.set_inheritable(options.lifeline, False)  # a pod that held it would outlive us
+        loop.add_reader(options.lifeline, _lifeline, options.lifeline, stop)
+
+    def ready(info: ClusterInfo) -> None:
+        state.write_info(info)
+        log.info("ready", url=info.url, gateway=info.gateway_url)
+        terminal.close()  # from here on nobody waits for our first words
+
+    settings = cluster.ClusterSettings(state, options.gateway_port)
+    await cluster.run(settings, stop=stop, ready=ready)
+
+
+def _lifeline(descriptor: int, stop: anyio.Event) -> None:
+    """The program that started us is gone: its end of the pipe is closed."""
+    if not os.read(descriptor, 1):
+        asyncio.get_running_loop().remove_reader(descriptor)
+        stop.set()
+
+
+def _open_log(state: State) -> TextIO:
+    """The log, appended to; the one before it is kept aside when it has grown."""
+    path = state.cluster_log
+    if path.exists() and path.stat().st_size > _KEPT_LOG:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("a", encoding="utf-8", buffering=1)
+
+
+def _words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
