@@ -32,16 +32,15 @@ class AgentReconciler(WorkloadReconciler[Agent]):
         api = _parsed(model_api)
         accepted = accept(resource, api)
         model = asked_model(resource, api)
-        waiting = not finding(needs).ok and spec.wait_for_dependencies
+        conflict = self._first_claimant(resource)
         children = None
-        if accepted.ok and model and (not waiting or self.deployment(resource)):
-            first = self._first_claimant(resource)
+        if accepted.ok and model:
             children = agent_children(
                 resource,
                 model,
                 self.settings,
                 routes=self.cache.synced(HTTP_ROUTE),
-                short_path=first is None,
+                short_path=conflict is None,
             )
         exposed = spec.agent_network.expose
         return Plan(
@@ -50,7 +49,7 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             endpoint=endpoint(resource, self.settings) if exposed else "",
             extra={"model": model},
             exposed=exposed,
-            route_conflict=self._first_claimant(resource) or "",
+            route_conflict=conflict or "",
         )
 
     def _first_claimant(self, agent: Agent) -> str | None:

@@ -139,7 +139,9 @@ class WorkloadReconciler(Generic[R]):
     def _availability(self, resource: R) -> Availability:
         found = self.deployment(resource)
         if found is None:
-            return Availability(False, Reason.WAITING_FOR_DEPENDENCIES, "no pod has been started")
+            return Availability(
+                False, Reason.WAITING_FOR_DEPENDENCIES, "no pod has been started yet"
+            )
         labels = selector(resource)
         pods = [
             PodView(pod.name, pod.metadata.deletion_timestamp is not None, pod.status)

@@ -40,6 +40,8 @@ def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str,
     ]
     if spec.config.reasoning_loop_max_steps is not None:
         env.append(("AGENTIC_LOOP_MAX_STEPS", str(spec.config.reasoning_loop_max_steps)))
+    if not spec.wait_for_dependencies:
+        env.append(("KAOS_WAIT_FOR_DEPENDENCIES", "false"))
     if spec.mcp_servers:
         env.append(("MCP_SERVERS", ",".join(spec.mcp_servers)))
     for name in spec.mcp_servers:
