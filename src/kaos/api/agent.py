@@ -88,7 +88,7 @@ class AgentSpec(Model):
     )
     wait_for_dependencies: bool = Field(
         default=True,
-        description="Whether a new pod counts as ready only once its model and servers have answered.",
+        description="Whether a new pod is ready only once its model and servers have answered.",
     )
 
 
