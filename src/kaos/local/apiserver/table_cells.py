@@ -179,11 +179,11 @@ def path_column(definition: Mapping[str, Any]) -> Column:
         find = compile_path(str(definition.get("jsonPath", "")))
     except ValueError:
         # The definition has been accepted; one bad column must not hide the others.
-        find = compile_path("[?(@.never==0)]")
+        find = _nowhere
 
     def cell(obj: Obj, now: datetime) -> Any:
         found = find(obj)
-        return _typed(kind, found[0], now) if found else None
+        return _typed(kind, found[0], now) if found and found[0] is not None else None
 
     return Column(
         str(definition.get("name", "")),
@@ -195,21 +195,29 @@ def path_column(definition: Mapping[str, Any]) -> Column:
     )
 
 
+def _nowhere(_: Any) -> list[Any]:
+    return []
+
+
 def _typed(kind: str, value: Any, now: datetime) -> Any:
     match kind:
         case "date":
             parsed = parse_time(value)
             return "<invalid>" if parsed is None else duration((now - parsed).total_seconds())
         case "integer":
-            return int(value) if isinstance(value, int | float) else None
+            return int(value) if _is_number(value) else None
         case "number":
-            return float(value) if isinstance(value, int | float) else None
+            return float(value) if _is_number(value) else None
         case "boolean":
             return value if isinstance(value, bool) else None
         case _ if isinstance(value, str):
             return value
         case _:
             return compact(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def compact(value: Any) -> str:
