@@ -1,10 +1,10 @@
 """The outermost layer of every HTTP server of ours: request ids, limits, access log, metrics.
 
 Guarantees: each request has an id (the caller's `x-request-id` if it is a sane one), which is
-in its response, in every log line below it, and in `request.state.request_id`; one log line a request
-when it ended, with what became of it; a body larger than the limit is refused with 413 as it
-arrives, whether or not it announced its length; an exception nobody caught is logged with
-its trace and answered 500 without it.
+in its response, in every log line below it, and in `request.state.request_id`; one log line a
+request when it ended, with what became of it; a body larger than the limit is refused with
+413 as it arrives, whether or not it announced its length; an exception nobody caught is
+logged with its trace and answered 500 without it.
 
 Does not: shape errors for an API. `on_error` makes the body of a 413 or 500 (OpenAI's error
 object, for instance).
@@ -12,12 +12,15 @@ object, for instance).
 Probes and `/metrics` are not logged: a line every ten seconds from each pod hides the rest.
 """
 
+import asyncio
+import contextlib
 import re
 import time
 import uuid
 from collections.abc import Callable
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,14 +30,19 @@ log = structlog.get_logger(__name__)
 
 UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
 MAX_BODY = 16 * 1024 * 1024
+_DRAIN = 1.0
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 ErrorBody = Callable[[int, str], Response]
 
 
-class BodyTooLarge(Exception):  # noqa: N818 - reads as what it is at the raise
-    """The request's body passed the limit while it was read."""
+class BodyTooLarge(HTTPException):
+    """The request's body is over the limit; Starlette's handlers know what to do with it."""
+
+    def __init__(self, limit: int) -> None:
+        message = f"the request body is larger than {limit} bytes"
+        super().__init__(413, message, headers={"connection": "close"})
 
 
 class Observed:
@@ -69,17 +77,16 @@ class Observed:
             try:
                 await self._run(scope, exchange)
                 outcome = "ok" if exchange.complete else "disconnected"
+                await exchange.drain()
             finally:
                 self._record(scope, exchange, outcome)
 
     async def _run(self, scope: Scope, exchange: "_Exchange") -> None:
         try:
-            exchange.refuse_if_over(_announced_length(scope))
+            await exchange.refuse_if_over(_announced_length(scope))
             await self._app(scope, exchange.receive, exchange.send)
-        except BodyTooLarge:
-            await self._fail(
-                scope, exchange, 413, f"the request body is larger than {self._max_body} bytes"
-            )
+        except BodyTooLarge as error:
+            await self._fail(scope, exchange, error.status_code, error.detail)
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             await self._fail(scope, exchange, 500, "internal error; see the server's log")
@@ -87,7 +94,6 @@ class Observed:
     async def _fail(self, scope: Scope, exchange: "_Exchange", status: int, message: str) -> None:
         if exchange.status is None:
             response = self._on_error(status, message)
-            # The rest of the body is still on its way: this connection is of no more use.
             response.headers["connection"] = "close"
             await response(scope, exchange.receive, exchange.send)
 
@@ -119,20 +125,38 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._request_id = request_id.encode("latin-1")
+        self._max_body = max_body
         self._left = max_body
+        self._read = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             size = len(message.get("body", b""))
-            self.refuse_if_over(size)
+            self._read = not message.get("more_body", False)
+            await self.refuse_if_over(size)
             self._left -= size
+        else:
+            self._read = True
         return message
 
-    def refuse_if_over(self, size: int) -> None:
+    async def refuse_if_over(self, size: int) -> None:
         """Raise if `size` more bytes would pass the limit."""
         if size > self._left:
-            raise BodyTooLarge
+            # Most clients read no answer before they have sent everything.
+            await self.drain()
+            raise BodyTooLarge(self._max_body)
+
+    async def drain(self) -> None:
+        """Read away what is left of the request's body, for a moment.
+
+        Hypercorn waits for ever to hand over a body that nobody reads.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN):
+                while not self._read:
+                    message = await self._receive()
+                    self._read = not message.get("more_body", False)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,0 +1,108 @@
+"""The agent, put together.
+
+Guarantees: the port answers before anything is connected; what runs in the background (the
+connections to MCP servers, the peers' cards) runs in one task group that ends with the app.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from kaos.agent import health
+from kaos.agent.card import CardEndpoint
+from kaos.agent.chat import ChatEndpoint
+from kaos.agent.errors import plain_error_response
+from kaos.agent.mcp_pool import ToolPool
+from kaos.agent.model import ModelClient
+from kaos.agent.models import ModelsEndpoint
+from kaos.agent.peers import PeerDirectory
+from kaos.agent.settings import Settings
+from kaos.agent.tools import Tool
+from kaos.telemetry import metrics
+from kaos.telemetry.http import Observed
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Make the ASGI app of an agent."""
+    app = Starlette(
+        lifespan=lambda app: _running(app, settings),
+        exception_handlers={HTTPException: _http_error, Exception: _http_error},
+    )
+    return Observed(app, max_body=settings.max_body, on_error=plain_error_response)
+
+
+@asynccontextmanager
+async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
+    """Connect the agent to the world for as long as the app lives."""
+    connector = aiohttp.TCPConnector(limit=0)  # requests are limited, not their connections
+    async with aiohttp.ClientSession(connector=connector) as http:
+        pool = ToolPool(settings.mcp_servers, settings.tool_timeout)
+        directory = PeerDirectory(
+            settings.peers,
+            namespace=settings.namespace,
+            http=http,
+            timeout=settings.delegation_timeout,
+        )
+        model = ModelClient(
+            http,
+            settings.model_api_url,
+            key=settings.model_api_key.get_secret_value(),
+            timeout=settings.model_timeout,
+        )
+
+        def tools() -> list[Tool]:
+            return [*pool.tools(), *directory.tools()]
+
+        models = ModelsEndpoint(settings.name)
+        ready = health.ReadyEndpoint(model, settings.model_api_url, pool, directory)
+        chat = ChatEndpoint(settings, model, tools)
+        # Here and not in `create_app`, because aiohttp's session needs a running loop.
+        app.router.routes[:] = [
+            Route("/v1/chat/completions", chat.post, methods=["POST"]),
+            Route("/v1/models", models.list),
+            Route("/v1/models/{id:path}", models.one),
+            Route("/.well-known/agent-card.json", CardEndpoint(settings, tools).get),
+            Route("/healthz", health.healthz),
+            Route("/readyz", ready.get),
+            Route("/metrics", metrics.page),
+        ]
+        background = [
+            asyncio.create_task(_supervised(work, name))
+            for work, name in ((pool.run(), "tools"), (directory.run(), "peers"))
+        ]
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+
+
+async def _supervised(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Do background work; its end by an error is a bug, and must not pass unseen."""
+    try:
+        await work
+    except Exception:
+        log.exception("background work ended", work=name)
+        raise
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    """404, 405 and the like in the words of the OpenAI API."""
+    if not isinstance(error, HTTPException):
+        return plain_error_response(500, "internal error; see the agent's log")
+    response = plain_error_response(error.status_code, error.detail)
+    response.headers.update(error.headers or {})
+    return response

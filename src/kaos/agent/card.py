@@ -1,0 +1,74 @@
+"""GET /.well-known/agent-card.json: who this agent is, as an A2A 1.0 card.
+
+Guarantees: the address is one the reader can use (it is the one it used, unless
+`KAOS_PUBLIC_URL` names another), and only what works is claimed: the interface is the OpenAI
+chat API until A2A's own is built. An ETag lets peers ask again for nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kaos import __version__
+from kaos.agent.openai import Json
+from kaos.agent.settings import Settings
+from kaos.agent.tools import Tool
+
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,300}")
+
+
+@dataclass(frozen=True, slots=True)
+class CardEndpoint:
+    """The card."""
+
+    settings: Settings
+    tools: Callable[[], list[Tool]]
+
+    async def get(self, request: Request) -> Response:
+        """Return the card, or 304 to a reader who has it."""
+        body = to_json(self._card(self._base(request)))
+        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        headers = {"etag": etag, "cache-control": "max-age=30"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
+
+    def _base(self, request: Request) -> str:
+        if self.settings.public_url:
+            return self.settings.public_url.rstrip("/")
+        host = request.headers.get("host", "")
+        return f"http://{host}" if _HOST.fullmatch(host) else ""
+
+    def _card(self, base: str) -> Json:
+        about = self.settings.description or f"The agent {self.settings.name}"
+        chat: Json = {"id": "chat", "name": "Chat", "description": about, "tags": ["chat"]}
+        return {
+            "name": self.settings.name,
+            "description": about,
+            "version": __version__,
+            "supportedInterfaces": [
+                {
+                    "url": f"{base}/v1",
+                    "protocolBinding": "OPENAI-CHAT-COMPLETIONS",
+                    "protocolVersion": "1.0",
+                }
+            ],
+            "capabilities": {"streaming": True, "pushNotifications": False},
+            "defaultInputModes": ["text/plain"],
+            "defaultOutputModes": ["text/plain"],
+            "skills": [chat, *(_skill(tool) for tool in self.tools() if tool.kind == "tool")],
+        }
+
+
+def _skill(tool: Tool) -> Json:
+    return {
+        "id": f"{tool.source}/{tool.name}",
+        "name": tool.name,
+        "description": tool.description or tool.name,
+        "tags": [tool.kind],
+    }

@@ -1,0 +1,225 @@
+"""The agent's MCP servers: one long-lived connection each, kept by a task of its own.
+
+Guarantees: a server that is down, at the start or later, makes the agent degraded and not
+dead; its tools come back by themselves (backoff with jitter up to a few seconds); tools are
+listed again when the server says they changed, when its own time limit for the list ran out,
+and at least every half minute; the SDK is imported after the agent's port answers.
+
+Does not: start servers, or authenticate to them.
+
+A connection that failed is asked again before it is given up: rebuilding it would break the
+calls that other requests have under way on it. In the current protocol, which keeps no
+session, that is all a restarted server needs; an older server forgot the session, says so,
+and then the connection is built anew.
+"""
+
+import asyncio
+import importlib
+import random
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from kaos.agent.errors import reason
+from kaos.agent.openai import Json
+from kaos.agent.runs import Step
+from kaos.agent.tools import CallContext, Tool, ToolFailed
+
+log = structlog.get_logger(__name__)
+
+State = Literal["connecting", "ready", "down"]
+RELIST = 30.0
+_SHORTEST_RELIST = 1.0
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+_LIST_TIMEOUT = 10.0
+_BETWEEN_LISTS = 0.2
+_FAILURES_BEFORE_REBUILD = 2
+
+
+class Session(Protocol):
+    """What the pool needs of a connection (see `kaos.agent.mcp_session`)."""
+
+    async def list_tools(self) -> tuple[list[Any], float]:
+        """Return the tools and the seconds they hold."""
+
+    async def call(self, name: str, arguments: Json, timeout: float) -> Json:
+        """Call a tool."""
+
+    async def watch(self) -> None:
+        """Wait for word of changed tools."""
+
+
+class Connect(Protocol):
+    """Makes a connection."""
+
+    def __call__(
+        self, url: str, changed: asyncio.Event, timeout: float
+    ) -> AbstractAsyncContextManager[Session]:
+        """Connect to `url`; `changed` is set when its tools change."""
+
+
+@dataclass(slots=True)
+class ServerState:
+    """How it stands with one server, for /readyz."""
+
+    state: State = "connecting"
+    error: str = ""
+
+
+class Server:
+    """One MCP server and the task that keeps the connection to it.
+
+    Args:
+        name: Its name in `MCP_SERVERS`.
+        url: Its URL; `/mcp` is added to one without a path.
+        timeout: Seconds for one call.
+    """
+
+    def __init__(self, name: str, url: str, timeout: float) -> None:
+        self.name = name
+        self.url = url if url.count("/") > 2 else f"{url}/mcp"
+        self.status = ServerState()
+        self.tools: tuple[Tool, ...] = ()
+        self.settled = asyncio.Event()
+        self._timeout = timeout
+        self._session: Session | None = None
+        self._wake = asyncio.Event()
+
+    async def keep(self, connect: Connect) -> None:
+        """Keep a connection, until cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with connect(self.url, self._wake, self._timeout) as session:
+                    await self._list(session)
+                    pause = _FIRST_PAUSE
+                    await self._attend(session)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self.fail("the connection was lost")  # the SDK cancelled itself
+            except Exception as error:  # noqa: BLE001 - the SDK raises groups of all kinds
+                self.fail(_reason(error))
+            finally:
+                self._session = None
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _attend(self, session: Session) -> None:
+        """Keep the list of tools true for as long as this connection can be used."""
+        watching = asyncio.create_task(session.watch())
+        failures = 0
+        wait = RELIST
+        try:
+            while failures < _FAILURES_BEFORE_REBUILD:
+                await asyncio.sleep(_BETWEEN_LISTS)  # whatever a server says, and how often
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                try:
+                    ttl = await self._list(session)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is an outage
+                    failures += 1
+                    self.fail(_reason(error))
+                    wait = _FIRST_PAUSE
+                    continue
+                if watching.done():
+                    watching = asyncio.create_task(session.watch())
+                failures = 0
+                wait = max(_SHORTEST_RELIST, min(ttl, RELIST)) if ttl else RELIST
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _list(self, session: Session) -> float:
+        self._wake.clear()
+        async with asyncio.timeout(_LIST_TIMEOUT):
+            listed, ttl = await session.list_tools()
+        self.tools = tuple(self._tool(tool) for tool in listed)
+        self._session = session
+        if self.status.state != "ready":
+            log.info("MCP server ready", server=self.name, tools=len(self.tools))
+        self.status = ServerState("ready")
+        self.settled.set()
+        return ttl
+
+    def fail(self, reason: str) -> None:
+        """Note that the server cannot be used, and why."""
+        if self.status.state != "down":
+            log.warning("MCP server down", server=self.name, url=self.url, error=reason)
+        self.status = ServerState("down", reason)
+        self.settled.set()
+
+    def _tool(self, listed: Any) -> Tool:
+        async def call(arguments: Json, context: CallContext, step: Step) -> Json:
+            del context, step
+            return await self._call(listed.name, arguments)
+
+        return Tool(
+            name=listed.name,
+            source=self.name,
+            description=listed.description or listed.title or "",
+            parameters=listed.input_schema,
+            call=call,
+            timeout=self._timeout,
+        )
+
+    async def _call(self, name: str, arguments: Json) -> Json:
+        session = self._session
+        if session is None:
+            raise ToolFailed(f"the MCP server {self.name!r} is down: {self.status.error}")
+        try:
+            return await session.call(name, arguments, self._timeout)
+        except ToolFailed:
+            self._wake.set()  # see at once whether the server is still there
+            raise
+
+
+class ToolPool:
+    """All MCP servers of an agent.
+
+    Args:
+        servers: Name to URL.
+        timeout: Seconds for one call.
+    """
+
+    def __init__(self, servers: dict[str, str], timeout: float) -> None:
+        self.servers = tuple(Server(name, url, timeout) for name, url in servers.items())
+
+    @property
+    def settled(self) -> bool:
+        """Whether every server has answered or failed to."""
+        return all(server.settled.is_set() for server in self.servers)
+
+    def tools(self) -> Iterable[Tool]:
+        """Return the tools as last listed, also of servers that are down just now."""
+        return [tool for server in self.servers for tool in server.tools]
+
+    async def run(self) -> None:
+        """Keep all connections, until cancelled."""
+        if not self.servers:
+            return
+        # In a thread: the import takes half a second, and probes must be answered meanwhile.
+        try:
+            module = await asyncio.to_thread(importlib.import_module, "kaos.agent.mcp_session")
+        except ImportError as error:
+            for server in self.servers:
+                server.fail(f"the MCP SDK cannot be imported: {error}")
+            raise
+        async with asyncio.TaskGroup() as group:
+            for server in self.servers:
+                group.create_task(server.keep(module.connect))
+
+
+def _reason(error: BaseException) -> str:
+    """The first thing that went wrong, without the groups the SDK wraps around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return reason(error)

@@ -1,0 +1,184 @@
+"""One connection to one MCP server, by the official SDK.
+
+This is the only module of the agent that imports `mcp` (half a second and 35 MB), and it is
+imported late, in a thread, by an agent that has MCP servers (see `kaos.agent.mcp_pool`).
+
+Guarantees: a server that is gone is an error of the call that found out. Without the guard
+below, SDK 2.3 lets a refused connection tear down the whole client and cancel the caller
+(python-sdk issue 3560). A connection that was refused is tried again for a moment, because
+then nobody can have seen the request: a restarting server costs no failed call.
+
+Does not: reconnect, or re-list (the pool does).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import mcp_types as types
+from mcp.client.client import Client
+from mcp.client.session import IncomingMessage
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+from mcp.shared.exceptions import MCPError
+from pydantic_core import to_json
+
+from kaos import __version__, discovery
+from kaos.agent.openai import Json
+from kaos.agent.tools import ToolFailed, result
+
+CONNECT_TIMEOUT = 5.0
+PATIENCE = (0.05, 0.1, 0.25, 0.5, 1.0)  # between tries of a connection that was refused
+_MAX_PAGES = 50
+_MAX_TOOLS = 500
+_UNREACHABLE = -32603
+
+
+class _Guard(httpx2.AsyncBaseTransport):
+    """Turns a failure of the transport into a response, which the SDK knows how to take."""
+
+    def __init__(self) -> None:
+        self._inner = httpx2.AsyncHTTPTransport(
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        for pause in (*PATIENCE, None):
+            try:
+                return await self._inner.handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                if pause is None:
+                    return _unreachable(request, error)
+            except httpx2.TransportError as error:
+                return _unreachable(request, error)
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _unreachable(request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
+    text = f"the MCP server cannot be reached: {str(error) or type(error).__name__}"
+    body = {"jsonrpc": "2.0", "id": None, "error": {"code": _UNREACHABLE, "message": text}}
+    return httpx2.Response(503, json=body, request=request)
+
+
+class Session:
+    """A connected client; made by `connect`, shared by all requests.
+
+    Args:
+        client: The SDK's client, entered and left by its owner's task.
+        changed: Set when the server says that its tools changed.
+    """
+
+    def __init__(self, client: Client, changed: asyncio.Event) -> None:
+        self._client = client
+        self._changed = changed
+
+    async def list_tools(self) -> tuple[list[types.Tool], float]:
+        """Return the server's tools, and for how many seconds it says they hold (0: unsaid)."""
+        tools: list[types.Tool] = []
+        cursor: str | None = None
+        ttl = 0.0
+        for _ in range(_MAX_PAGES):
+            page = await self._client.list_tools(cursor=cursor, cache_mode="refresh")
+            tools.extend(page.tools)
+            ttl = page.ttl_ms / 1000
+            cursor = page.next_cursor
+            if not cursor or len(tools) >= _MAX_TOOLS:
+                break
+        return tools[:_MAX_TOOLS], ttl
+
+    async def call(self, name: str, arguments: Json, timeout: float) -> Json:
+        """Call a tool.
+
+        Raises:
+            ToolFailed: The server could not be asked, or refused to.
+        """
+        try:
+            answer = await self._client.call_tool(name, arguments, read_timeout_seconds=timeout)
+        except MCPError as error:
+            raise ToolFailed(error.message) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not we were cancelled but the SDK's own tasks, when the connection went away.
+            raise ToolFailed("the connection to the MCP server was lost") from error
+        return to_result(answer)
+
+    async def watch(self) -> None:
+        """Wait for word of changed tools and pass it on; returns when the server gives none.
+
+        A subscription that ends may mean that the server did, so that counts as a change.
+        """
+        try:
+            async with self._client.listen(tools_list_changed=True) as subscription:
+                async for _ in subscription:
+                    self._changed.set()
+            self._changed.set()
+        except SubscriptionLost:
+            self._changed.set()
+        except (ListenNotSupportedError, MCPError, TimeoutError):
+            return  # an older server notifies by itself; any server is asked again in time
+
+
+@asynccontextmanager
+async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Session]:
+    """Connect to an MCP server (streamable HTTP, either era of the protocol)."""
+
+    async def on_message(message: IncomingMessage) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            changed.set()
+
+    limits = httpx2.Timeout(timeout, connect=CONNECT_TIMEOUT)
+    async with (
+        httpx2.AsyncClient(transport=_Guard(), timeout=limits) as http,
+        Client(
+            streamable_http_client(discovery.locate(url), http_client=http),
+            read_timeout_seconds=timeout,
+            message_handler=on_message,
+            client_info=types.Implementation(name="kaos-agent", version=__version__),
+        ) as client,
+    ):
+        yield Session(client, changed)
+
+
+def to_result(answer: types.CallToolResult) -> Json:
+    """Turn a tool's result into what a `tool` message can hold: text.
+
+    All blocks are kept in their order. What is no text is named, with its type and size, so
+    that the model knows that it exists; structured content is used when there is no text.
+    """
+    texts = [_text(block) for block in answer.content]
+    if not any(texts) and answer.structured_content is not None:
+        texts = [to_json(answer.structured_content, fallback=str).decode()]
+    content = "\n".join(text for text in texts if text)
+    if answer.is_error:
+        return result(f"Error: {content or 'the tool failed without a message'}", is_error=True)
+    return result(content)
+
+
+def _text(block: Any) -> str:
+    match block:
+        case types.TextContent():
+            return block.text
+        case types.ImageContent() | types.AudioContent():
+            return f"[{block.type} {block.mime_type}, {_bytes(block.data)} bytes, not shown]"
+        case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
+            return resource.text
+        case types.EmbeddedResource(resource=resource):
+            kind = resource.mime_type or "binary"
+            size = _bytes(resource.blob) if isinstance(resource, types.BlobResourceContents) else 0
+            return f"[resource {resource.uri} {kind}, {size} bytes, not shown]"
+        case types.ResourceLink():
+            return f"[{block.name}]({block.uri}) {block.description or ''}".strip()
+        case _:
+            return f"[{getattr(block, 'type', 'content')}, not shown]"
+
+
+def _bytes(base64: str) -> int:
+    return len(base64) * 3 // 4

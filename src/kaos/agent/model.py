@@ -1,0 +1,343 @@
+"""The model's API: one call to /v1/chat/completions, whole or streamed.
+
+Guarantees: deltas are handed on as they arrive; an answer that breaks off is an error, never a
+short answer; every wait has a deadline; a call is tried again only when it cannot have been
+seen by anybody (no delta handed on yet) and the failure is one that passes (refused, 429, 502,
+503, a connection lost before the answer), for a few seconds at most.
+
+Does not: run tools, or interpret an answer (see `kaos.agent.loop`).
+
+What a failure becomes for the caller: not reachable or 503 is 503 with Retry-After; any other
+5xx, a 401, 403 or 404 (the agent's own settings are wrong, not the caller's) and nonsense are
+502; 429 stays 429; other 4xx are the caller's parameters and stay what they are.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import structlog
+from pydantic_core import from_json, to_json
+
+from kaos import discovery
+from kaos.agent.errors import (
+    AgentError,
+    BadRequest,
+    ModelFailed,
+    ModelTimeout,
+    ModelUnavailable,
+    RateLimited,
+    reason,
+)
+from kaos.agent.openai import Json, Turn, usage_of
+from kaos.agent.runs import Emit
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+PROBE_TIMEOUT = 2.0
+RETRY_DELAYS = (0.2, 0.8, 2.0)
+RETRY_AFTER = 5.0  # what we tell a caller when the model's API does not say
+MAX_ANSWER = 32 * 1024 * 1024
+_LONGEST_RETRY_AFTER = 3.0  # beyond it the caller waits better than we do
+_QUOTED = 500
+_OWN_FIELDS = frozenset({"role", "tool_calls", "function_call"})
+
+
+class ModelClient:
+    """The client of one model API.
+
+    Args:
+        http: The session to use; the caller closes it.
+        url: The API's base URL, without /v1.
+        key: A bearer token, or nothing.
+        timeout: Seconds for the next piece of an answer to arrive.
+    """
+
+    def __init__(
+        self, http: aiohttp.ClientSession, url: str, *, key: str = "", timeout: float = 300.0
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=timeout
+        )
+
+    async def complete(
+        self, body: Json, *, headers: Mapping[str, str] | None = None, emit: Emit | None = None
+    ) -> Turn:
+        """Ask the model for one answer.
+
+        Args:
+            body: The request, without `stream`.
+            headers: Sent along: trace context, the run's id.
+            emit: Gets each delta of a streamed answer; without it the answer comes whole.
+
+        Raises:
+            AgentError: Said as this agent's caller should hear it.
+        """
+        payload = _encode(body, stream=emit is not None)
+        for delay in (*RETRY_DELAYS, None):
+            answer = _Answer(emit)
+            try:
+                return await self._attempt(payload, headers or {}, answer)
+            except (ModelUnavailable, RateLimited, ModelFailed) as error:
+                wait = max(delay or 0.0, error.retry_after or 0.0)
+                if (
+                    delay is None
+                    or answer.begun
+                    or wait > _LONGEST_RETRY_AFTER
+                    or (isinstance(error, ModelFailed) and not error.passing)
+                ):
+                    error.retry_after = error.retry_after or RETRY_AFTER
+                    raise
+                log.info("model call failed, trying again", seconds=wait, error=error.message)
+                await asyncio.sleep(wait)
+        raise AssertionError
+
+    async def reachable(self) -> str | None:
+        """Return None if the API answers at all, else what is wrong."""
+        try:
+            async with self._http.get(
+                discovery.locate(f"{self._url}/v1/models"),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT),
+            ) as response:
+                return f"HTTP {response.status}" if response.status >= 500 else None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return reason(error)
+
+    async def _attempt(self, payload: bytes, headers: Mapping[str, str], answer: "_Answer") -> Turn:
+        try:
+            async with self._http.post(
+                discovery.locate(f"{self._url}/v1/chat/completions"),
+                data=payload,
+                headers={"content-type": "application/json", **headers, **self._headers},
+                timeout=self._timeout,
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                if response.content_type == "text/event-stream":
+                    async for event in _events(response):
+                        await answer.add(event)
+                    return answer.turn()
+                return await answer.whole(await _read(response, MAX_ANSWER))
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ModelUnavailable(f"the model at {self._url} cannot be reached in time") from error
+        except TimeoutError as error:
+            raise ModelTimeout(f"the model at {self._url} did not answer in time") from error
+        except (aiohttp.ClientConnectorError, discovery.ServiceNotFound) as error:
+            raise ModelUnavailable(
+                f"the model at {self._url} cannot be reached: {reason(error)}"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            if answer.begun:
+                raise ModelFailed(f"the model's answer broke off: {reason(error)}") from error
+            raise ModelUnavailable(f"the model at {self._url} hung up: {reason(error)}") from error
+
+
+@dataclass(slots=True)
+class _Answer:
+    """An answer as it grows."""
+
+    emit: Emit | None
+    begun: bool = False
+    _texts: dict[str, list[str]] = field(default_factory=dict)
+    _extra: Json = field(default_factory=dict)
+    _calls: dict[int, Json] = field(default_factory=dict)
+    _finish: str | None = None
+    _usage: dict[str, int] = field(default_factory=dict)
+
+    async def add(self, event: Json) -> None:
+        """Take in one event of a stream."""
+        if (error := event.get("error")) is not None:
+            raise _failed(f"the model's answer failed: {_message_of(error)}")
+        self._usage = usage_of(event.get("usage")) or self._usage
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return
+        self._finish = choice.get("finish_reason") or self._finish
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return
+        for call in delta.get("tool_calls") or ():
+            self._add_call(call)
+        shown = {name: value for name, value in delta.items() if name not in _OWN_FIELDS and value}
+        for name, value in shown.items():
+            if isinstance(value, str):
+                self._texts.setdefault(name, []).append(value)
+            else:
+                self._extra[name] = value
+        if shown and self.emit is not None:
+            self.begun = True
+            await self.emit(shown)
+
+    def _add_call(self, piece: Any) -> None:
+        if not isinstance(piece, dict):
+            return
+        index = piece.get("index")
+        if not isinstance(index, int):
+            # Some servers leave the index out and send each call whole.
+            index = len(self._calls) if piece.get("id") or not self._calls else max(self._calls)
+        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+        function = piece.get("function") or {}
+        call["id"] = piece.get("id") or call["id"]
+        call["name"] = function.get("name") or call["name"]
+        arguments = function.get("arguments")
+        call["arguments"] += arguments if isinstance(arguments, str) else _as_text(arguments)
+
+    def turn(self) -> Turn:
+        """Return the answer, if it is complete.
+
+        Raises:
+            ModelFailed: The stream ended before the answer did.
+        """
+        if self._finish is None:
+            raise _failed("the model's answer broke off before its end")
+        message: Json = {"role": "assistant", "content": None, **self._extra}
+        message |= {name: "".join(pieces) for name, pieces in self._texts.items()}
+        if self._calls:
+            message["tool_calls"] = [
+                {
+                    "id": call["id"] or f"call_{uuid.uuid4().hex[:24]}",
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": call["arguments"]},
+                }
+                for _, call in sorted(self._calls.items())
+            ]
+        return Turn(message=message, finish_reason=self._finish, usage=self._usage)
+
+    async def whole(self, body: bytes) -> Turn:
+        """Take in an answer that came in one piece."""
+        try:
+            answer = from_json(body)
+            choice = answer["choices"][0]
+            message = choice["message"]
+            delta = {**message, "tool_calls": indexed_calls(message.get("tool_calls"))}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _failed(f"the model's answer is not a chat completion: {error!r}") from error
+        finish = choice.get("finish_reason") or "stop"
+        await self.add(
+            {
+                "choices": [{"delta": delta, "finish_reason": finish}],
+                "usage": answer.get("usage"),
+            }
+        )
+        return self.turn()
+
+
+def indexed_calls(calls: Any) -> list[Json]:
+    """Number the tool calls of a whole answer."""
+    return [
+        {**call, "index": index} for index, call in enumerate(calls or ()) if isinstance(call, dict)
+    ]
+
+
+def _as_text(arguments: Any) -> str:
+    # Arguments as an object instead of JSON text: wrong, common, and harmless to accept.
+    return "" if arguments is None else json.dumps(arguments)
+
+
+def _encode(body: Json, *, stream: bool) -> bytes:
+    options: Json = {"stream": stream}
+    if stream:
+        options["stream_options"] = {"include_usage": True}
+    try:
+        return to_json({**body, **options})
+    except ValueError as error:
+        raise BadRequest(f"the request cannot be sent to the model: {error}") from error
+
+
+def _failed(message: str) -> ModelFailed:
+    """A failure that is no outage: the same question would fail the same way."""
+    error = ModelFailed(message)
+    error.passing = False
+    return error
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Json]:
+    """Read the events of a stream, until it says that it is done."""
+    async for line in _lines(response):
+        if not line.startswith(b"data:"):
+            continue  # comments, event names, blank lines
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            return
+        try:
+            event = from_json(data)
+        except ValueError as error:
+            raise _failed(f"the model's stream is not JSON: {error}") from error
+        if isinstance(event, dict):
+            yield event
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Split a stream into lines of any length (aiohttp's own reader gives up at 128 KiB)."""
+    pending = b""
+    async for data in response.content.iter_any():
+        pending += data
+        *lines, pending = pending.split(b"\n")
+        for line in lines:
+            yield line
+        if len(pending) > MAX_ANSWER:
+            raise _failed("the model's answer is too large")
+    if pending:
+        yield pending
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for data in response.content.iter_any():
+        size += len(data)
+        if size > limit:
+            raise _failed("the model's answer is too large")
+        parts.append(data)
+    return b"".join(parts)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> AgentError:
+    """Make the error for an answer that is not 200."""
+    status = response.status
+    body = (await response.content.read(64 * 1024)).decode(errors="replace")
+    try:
+        details = json.loads(body).get("error")
+    except (ValueError, AttributeError, RecursionError):
+        details = body
+    said = _message_of(details)[:_QUOTED] or f"HTTP {status}"
+    code = details.get("code") if isinstance(details, dict) else None
+    code = code if isinstance(code, str) else None
+    after = _seconds(response.headers.get("retry-after"))
+    if status == 429:
+        return RateLimited(f"the model is busy: {said}", retry_after=after)
+    if status == 503:
+        return ModelUnavailable(f"the model is not available: {said}", retry_after=after)
+    if status in (401, 403, 404):
+        error = _failed(f"the model's API refused this agent (HTTP {status}): {said}")
+        error.code = code or "model_refused"
+        return error
+    if 400 <= status < 500:
+        return BadRequest(f"the model refused the request: {said}", status=status, code=code)
+    failed = ModelFailed(f"the model failed (HTTP {status}): {said}", retry_after=after)
+    failed.passing = status in (502, 504)  # a gateway that found nobody behind it
+    return failed
+
+
+def _message_of(error: Any) -> str:
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    return str(error or "").strip()
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return max(0.0, float(text)) if text else None
+    except ValueError:
+        return None  # an HTTP date: rare, and not worth a parser

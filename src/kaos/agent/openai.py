@@ -1,0 +1,252 @@
+"""The chat-completions wire: decoding requests, building answers and chunks.
+
+Guarantees: a body that is not a valid request is a `BadRequest` that names the field, whatever
+bytes it consists of; what the model cannot be told (NaN, absurd nesting) is refused here and
+not when it is sent on; unknown fields are ignored, known sampling parameters are kept as the
+caller wrote them; JSON is always made by a JSON library (an earlier agent streamed
+`str(dict)` and lost every chunk with an apostrophe in it).
+
+Does not: judge sampling parameters. The model does, and its 400 becomes ours.
+"""
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
+
+from kaos.agent.errors import BadRequest
+
+Json = dict[str, Any]
+Message = dict[str, Any]
+FinishReason = str
+
+PASSED_THROUGH = (
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "modalities",
+    "audio",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "response_format",
+    "safety_identifier",
+    "seed",
+    "service_tier",
+    "stop",
+    "temperature",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+    "web_search_options",
+)
+"""Request fields the model gets as they came. `store` and `metadata` stay here."""
+
+_SYSTEM = ("system", "developer")
+
+
+class Turn(TypedDict):
+    """One answer of a model: a JSON value, so that a journal can keep and replay it."""
+
+    message: Message
+    finish_reason: FinishReason
+    usage: dict[str, int]
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Message(_Lenient):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Json] | None = None
+    tool_calls: list[Json] | None = None
+
+
+class _Function(_Lenient):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
+    description: str | None = None
+    parameters: Json | None = None
+
+
+class _Tool(_Lenient):
+    type: Literal["function"]
+    function: _Function
+
+
+class _StreamOptions(_Lenient):
+    include_usage: bool | None = None
+
+
+class _Request(_Lenient):
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=10_000)]
+    model: Annotated[str, Field(max_length=1000)] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    tools: Annotated[list[_Tool], Field(max_length=512)] | None = None
+    tool_choice: str | Json | None = None
+    n: Literal[1] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request for a chat completion, decoded."""
+
+    messages: list[Message]
+    stream: bool = False
+    include_usage: bool = False
+    tools: list[Json] = field(default_factory=list)
+    tool_choice: str | Json | None = None
+    parameters: Json = field(default_factory=dict)
+
+
+def decode_request(body: bytes) -> ChatRequest:
+    """Decode the body of POST /v1/chat/completions.
+
+    Raises:
+        BadRequest: With the field that is wrong.
+    """
+    try:
+        raw = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
+    if not isinstance(raw, dict):
+        raise BadRequest("the body must be a JSON object", code="invalid_json")
+    try:
+        checked = _Request.model_validate(raw)
+    except ValidationError as error:
+        issue = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(str(part) for part in issue["loc"])
+        raise BadRequest(f"{param}: {issue['msg']}", param=param) from error
+    options = checked.stream_options
+    return ChatRequest(
+        messages=raw["messages"],
+        stream=bool(checked.stream),
+        include_usage=bool(options and options.include_usage),
+        tools=raw.get("tools") or [],
+        tool_choice=raw.get("tool_choice"),
+        parameters={name: raw[name] for name in PASSED_THROUGH if raw.get(name) is not None},
+    )
+
+
+def with_instructions(instructions: str, messages: list[Message]) -> list[Message]:
+    """Put the agent's instructions first, and the caller's leading system messages after them.
+
+    They become one message, because many chat templates take one system message only, and at
+    the start only; `developer` becomes `system`, which every model knows.
+    """
+    leading = 0
+    while leading < len(messages) and messages[leading]["role"] in _SYSTEM:
+        leading += 1
+    texts = [instructions, *(text_of(message) for message in messages[:leading])]
+    system = "\n\n".join(text for text in texts if text)
+    rest = [
+        {**message, "role": "system"} if message["role"] == "developer" else message
+        for message in messages[leading:]
+    ]
+    return [{"role": "system", "content": system}, *rest] if system else rest
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return the text of a message whose content is a text or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def add_usage(total: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add one call's tokens to a run's."""
+    for name, tokens in more.items():
+        total[name] = total.get(name, 0) + tokens
+
+
+def usage_of(raw: Any) -> dict[str, int]:
+    """Read a usage object; what is no count is left out."""
+    if not isinstance(raw, dict):
+        return {}
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: raw[name] for name in names if isinstance(raw.get(name), int)}
+
+
+def _usage(usage: Mapping[str, int]) -> Json:
+    prompt = usage.get("prompt_tokens", 0)
+    completion = usage.get("completion_tokens", 0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": usage.get("total_tokens", prompt + completion),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What all parts of one answer have in common."""
+
+    model: str
+    run: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def completion(
+        self, message: Message, finish_reason: str, usage: Mapping[str, int], limit: str | None
+    ) -> bytes:
+        """Make the whole answer."""
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": None, "refusal": None, **message},
+            "finish_reason": finish_reason,
+            "logprobs": None,
+        }
+        return to_json(
+            {
+                **self._head("chat.completion"),
+                "choices": [choice],
+                "usage": _usage(usage),
+                "kaos": self._extension(limit),
+            }
+        )
+
+    def chunk(
+        self, delta: Json, finish_reason: str | None = None, limit: str | None = None
+    ) -> bytes:
+        """Make one event of a stream."""
+        body = {
+            **self._head("chat.completion.chunk"),
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+        }
+        if finish_reason is not None:
+            body["kaos"] = self._extension(limit)
+        return sse(body)
+
+    def usage_chunk(self, usage: Mapping[str, int]) -> bytes:
+        """Make the event that `stream_options.include_usage` asks for."""
+        return sse({**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(usage)})
+
+    def _head(self, kind: str) -> Json:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _extension(self, limit: str | None) -> Json:
+        # Clients ignore fields they do not know; ours says which budget ended the run.
+        return {"run": self.run, **({"limit": limit} if limit else {})}
+
+
+def sse(body: Json) -> bytes:
+    """Make one server-sent event."""
+    return b"data: " + to_json(body) + b"\n\n"
+
+
+def indexed(calls: Iterable[Json]) -> list[Json]:
+    """Number tool calls as a stream does."""
+    return [{"index": index, **call} for index, call in enumerate(calls)]

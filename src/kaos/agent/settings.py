@@ -1,0 +1,137 @@
+"""What an agent is told by its environment.
+
+Guarantees: read once, checked whole, frozen. Everything that is wrong is named in one error
+with the variable it came from, so that a pod does not crash five times for five mistakes.
+
+Does not: print values; an instruction or a URL may hold what its author thinks private.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+Positive = Annotated[float, Field(gt=0)]
+
+_VARIABLES = {
+    "name": "AGENT_NAME",
+    "description": "AGENT_DESCRIPTION",
+    "instructions": "AGENT_INSTRUCTIONS",
+    "model_api_url": "MODEL_API_URL",
+    "model_api_key": "MODEL_API_KEY",
+    "model_name": "MODEL_NAME",
+    "max_steps": "AGENTIC_LOOP_MAX_STEPS",
+    "listen": "KAOS_LISTEN",
+    "log_level": "LOG_LEVEL",
+    "log_format": "KAOS_LOG_FORMAT",
+    "namespace": "KAOS_POD_NAMESPACE",
+    "public_url": "KAOS_PUBLIC_URL",
+    "request_timeout": "KAOS_REQUEST_TIMEOUT",
+    "model_timeout": "KAOS_MODEL_TIMEOUT",
+    "tool_timeout": "KAOS_TOOL_TIMEOUT",
+    "delegation_timeout": "KAOS_DELEGATION_TIMEOUT",
+    "max_body": "KAOS_MAX_BODY",
+    "max_delegation_depth": "KAOS_MAX_DELEGATION_DEPTH",
+}
+
+
+class SettingsError(ValueError):
+    """The environment does not describe an agent."""
+
+
+class Settings(BaseModel):
+    """An agent's settings; times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$")]
+    model_api_url: str
+    model_name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    instructions: str = ""
+    model_api_key: SecretStr = SecretStr("")
+    mcp_servers: dict[str, str] = Field(default_factory=dict)
+    peers: dict[str, str] = Field(default_factory=dict)
+    max_steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    listen: str = "127.0.0.1:8000"
+    log_level: str = "INFO"
+    log_format: str | None = None
+    namespace: str = "default"
+    public_url: str = ""
+    request_timeout: Positive = 600.0
+    model_timeout: Positive = 300.0
+    tool_timeout: Positive = 60.0
+    delegation_timeout: Positive = 300.0
+    max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    max_delegation_depth: Annotated[int, Field(ge=0, le=64)] = 8
+
+    @property
+    def identity(self) -> str:
+        """This agent's place in a delegation path."""
+        return f"{self.name}.{self.namespace}"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings.
+
+        Raises:
+            SettingsError: With one line for each thing that is missing or wrong.
+        """
+        problems = [
+            f"{variable} is not set"
+            for variable in ("AGENT_NAME", "MODEL_API_URL", "MODEL_NAME")
+            if not env.get(variable)
+        ]
+        values: dict[str, Any] = {
+            field: env[variable] for field, variable in _VARIABLES.items() if env.get(variable)
+        }
+        if url := values.get("model_api_url"):
+            values["model_api_url"] = _url(
+                "MODEL_API_URL", url.rstrip("/").removesuffix("/v1"), problems
+            )
+        values["mcp_servers"] = _named_urls(env, "MCP_SERVERS", "MCP_SERVER_{}_URL", problems)
+        values["peers"] = _named_urls(env, "PEER_AGENTS", "PEER_AGENT_{}_CARD_URL", problems)
+        try:
+            settings = None if problems else cls(**values)
+        except ValidationError as error:
+            settings = None
+            for issue in error.errors(include_url=False, include_input=False):
+                name = _VARIABLES.get(str(issue["loc"][0]), str(issue["loc"][0]))
+                problems.append(f"{name}: {issue['msg']}")
+        if settings is None:
+            raise SettingsError("; ".join(problems))
+        return settings
+
+
+def variable_part(name: str) -> str:
+    """Turn a name into a part of a variable: upper case, `_` for all but letters and digits."""
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def _named_urls(
+    env: Mapping[str, str], names: str, template: str, problems: list[str]
+) -> dict[str, str]:
+    """Read `a,b` (or `[a,b]`) and the URL of each."""
+    found = {}
+    listed = env.get(names, "").strip().removeprefix("[").removesuffix("]")
+    for name in filter(None, (part.strip(" \"'") for part in listed.split(","))):
+        variable = template.format(variable_part(name))
+        if url := env.get(variable, "").strip():
+            found[name] = _url(variable, url.rstrip("/"), problems)
+        else:
+            problems.append(f"{names} names {name!r}, but {variable} is not set")
+    return found
+
+
+def _url(variable: str, url: str, problems: list[str]) -> str:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        problems.append(f"{variable} must be an http or https URL")
+    return url
