@@ -7,7 +7,6 @@ order in which they win over each other is that of the real server's printer.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from kaos.local.apiserver.table_cells import (
     Column,
@@ -55,7 +54,7 @@ def summarize(pod: Obj) -> PodSummary:
     phase = text(pod, "status", "phase", default="Unknown")
     summary = PodSummary(text(pod, "status", "reason", default=phase))
     sidecars = {
-        at(c, "name")
+        text(c, "name")
         for c in items(pod, "spec", "initContainers")
         if at(c, "restartPolicy") == "Always"
     }
@@ -70,14 +69,14 @@ def summarize(pod: Obj) -> PodSummary:
     return summary
 
 
-def _initialized(pod: Obj, summary: PodSummary, sidecars: set[Any]) -> bool:
+def _initialized(pod: Obj, summary: PodSummary, sidecars: set[str]) -> bool:
     """Read the init containers; False when one of them is what the pod waits for."""
     waiting_for = ""
     of_all, of_sidecars = PodSummary(""), PodSummary("")
     total = len(items(pod, "spec", "initContainers"))
     for index, container in enumerate(items(pod, "status", "initContainerStatuses")):
         of_all.restarted(container)
-        if at(container, "name") in sidecars:
+        if text(container, "name") in sidecars:
             of_sidecars.restarted(container)
             if at(container, "started") is True:
                 summary.ready += at(container, "ready") is True

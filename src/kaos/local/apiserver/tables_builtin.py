@@ -143,7 +143,7 @@ _MODES = {
 
 def _access_modes(claim: Obj, _: datetime) -> str:
     given = items(claim, "status", "accessModes") if at(claim, "spec", "volumeName") else []
-    return ",".join(_MODES.get(mode, str(mode)) for mode in given)
+    return ",".join(_MODES.get(str(mode), str(mode)) for mode in given)
 
 
 def _claim_status(claim: Obj, _: datetime) -> str:
