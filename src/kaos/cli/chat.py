@@ -16,7 +16,7 @@ from kaos.cli.errors import CliError
 from kaos.cli.options import DEFAULT_STATE, Namespace, StateDir, Verbose
 from kaos.cli.resources import row_of
 from kaos.local.state import State
-from kaos.runtime import Client, RuntimeFailure
+from kaos.runtime import Client, ClusterConfig, RuntimeFailure
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -38,7 +38,7 @@ def chat(
     del verbose
     state = State(state_dir)
     info = require_running(state)
-    asyncio.run(_require_agent(state, name, namespace))
+    asyncio.run(_require_agent(config_of(state, info), name, namespace))
     base = agent_url(info.gateway_url, namespace, name)
     if text is not None:
         asyncio.run(_answer(base, name, [{"role": "user", "content": text}]))
@@ -83,9 +83,8 @@ async def _answer(base: str, name: str, messages: list[Message]) -> str:
     return "".join(pieces)
 
 
-async def _require_agent(state: State, name: str, namespace: str) -> None:
+async def _require_agent(config: ClusterConfig, name: str, namespace: str) -> None:
     """Say so now when there is no such agent, or why it does not answer yet."""
-    config = config_of(state, require_running(state))
     try:
         async with Client.connect(config) as client:
             agents = {agent.name: agent for agent in await client.list(Agent, namespace)}

@@ -15,7 +15,7 @@ from kaos.cli.loglines import render
 from kaos.cli.options import DEFAULT_STATE, Namespace, StateDir, Verbose
 from kaos.cli.render import console
 from kaos.local.state import State
-from kaos.runtime import POD, Client, Object, RuntimeFailure
+from kaos.runtime import POD, Client, ClusterConfig, Object, RuntimeFailure
 
 WORDS = {kind.lower(): kind for kind in OURS}
 
@@ -49,13 +49,19 @@ def logs(
     selector = f"kaos.tools/name={name}"
     if kind is not None:
         selector += f",kaos.tools/kind={kind.lower()}"
-    asyncio.run(_print(state, name, namespace, selector, follow=follow, tail=tail))
+    config = config_of(state, require_running(state))
+    asyncio.run(_print(config, name, namespace, selector, follow=follow, tail=tail))
 
 
 async def _print(
-    state: State, name: str, namespace: str, selector: str, *, follow: bool, tail: int | None
+    config: ClusterConfig,
+    name: str,
+    namespace: str,
+    selector: str,
+    *,
+    follow: bool,
+    tail: int | None,
 ) -> None:
-    config = config_of(state, require_running(state))
     out = console()
     try:
         async with Client.connect(config) as client:

@@ -1,0 +1,15 @@
+"""What holds for every test."""
+
+import asyncio
+import sys
+
+
+def pytest_configure() -> None:
+    """Say that this thread has no event loop yet.
+
+    pytest-asyncio asks for "the" loop before its first test; before Python 3.14 asyncio answers
+    with one made for the occasion, which nobody closes: with warnings as errors a whole run
+    then fails at its end, depending on when garbage is collected.
+    """
+    if sys.version_info < (3, 14):
+        asyncio.set_event_loop(None)
