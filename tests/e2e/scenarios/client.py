@@ -1,0 +1,65 @@
+"""Asking agents as users do: the openai client, and load that counts what failed."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import openai
+
+
+def client(base_url: str, *, retries: int = 0) -> openai.OpenAI:
+    """An openai client of an agent; without retries, so that a failure is seen."""
+    return openai.OpenAI(
+        base_url=f"{base_url}/v1", api_key="none", max_retries=retries, timeout=120
+    )
+
+
+def ask(base_url: str, text: str, model: str = "agent") -> str:
+    """One question, one answer."""
+    completion = client(base_url).chat.completions.create(
+        model=model, messages=[{"role": "user", "content": text}]
+    )
+    choice = completion.choices[0]
+    assert choice.finish_reason == "stop", completion
+    assert choice.message.content
+    return choice.message.content
+
+
+@dataclass
+class Load:
+    """What became of the requests of a load."""
+
+    answers: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def wait_for(self, more: int, timeout: float = 60) -> None:
+        """Wait until so many more requests have been answered."""
+        target, deadline = len(self.answers) + more, time.monotonic() + timeout
+        while len(self.answers) < target:
+            assert time.monotonic() < deadline, f"no {more} more answers: {self.failures[-3:]}"
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def load(base_url: str, text: str, threads: int = 2, pause: float = 0.05) -> Iterator[Load]:
+    """Ask again and again during the block."""
+    result, stop = Load(), threading.Event()
+
+    def run() -> None:
+        while not stop.wait(pause):
+            try:
+                result.answers.append(ask(base_url, text))
+            except (openai.OpenAIError, AssertionError) as error:
+                result.failures.append(f"{time.strftime('%H:%M:%S')} {error!r}")
+
+    workers = [threading.Thread(target=run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield result
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(130)

@@ -1,0 +1,72 @@
+"""The user's two manifests, byte for byte, by the commands of the user's README."""
+
+import json
+import urllib.request
+from functools import partial
+
+import pytest
+
+from tests.e2e.scenarios.client import ask, client
+from tests.e2e.scenarios.targets import ROOT, Target, eventually
+
+SAMPLES = ROOT / "manifests" / "samples"
+COMPAT = ROOT.parent / "shared" / "compat"
+QUESTION = {"model": "assistant", "messages": [{"role": "user", "content": "Hello!"}]}
+
+
+@pytest.mark.parametrize("name", ["simple-agent.yaml", "multi-agent-gateway.yaml"])
+def test_the_samples_are_the_users_manifests(name: str) -> None:
+    if not COMPAT.is_dir():
+        pytest.skip("the user's folder is not here")
+    assert (SAMPLES / name).read_bytes() == (COMPAT / name).read_bytes()
+
+
+def test_simple_agent(target: Target) -> None:
+    sample = str(SAMPLES / "simple-agent.yaml")
+    try:
+        target.kubectl("apply", "-f", sample)
+        target.kubectl(
+            "wait", "--for=condition=ready", "pod", "-l", "app=assistant", "--timeout=120s"
+        )
+        with target.port_forward("svc/assistant", 80, "default") as url:
+            request = urllib.request.Request(
+                f"{url}/v1/chat/completions",
+                data=json.dumps(QUESTION).encode(),
+                headers={"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=120) as response:
+                completion = json.load(response)
+        assert completion["object"] == "chat.completion"
+        assert completion["choices"][0]["message"]["content"].strip()
+        assert completion["usage"]["completion_tokens"] > 0
+        target.wait_ready("agent", "assistant", "default")
+    finally:
+        target.kubectl("delete", "-f", sample, "--timeout=60s")
+
+
+def test_multi_agent_gateway(target: Target) -> None:
+    sample = str(SAMPLES / "multi-agent-gateway.yaml")
+    try:
+        target.kubectl("apply", "-f", sample)
+        for name in ("coordinator", "researcher", "analyst"):
+            target.wait_ready("agent", name, "default")
+        for path in ("coordinator", "default/agent/coordinator"):
+            url = f"{target.gateway}/{path}"
+            eventually(f"{path} through the gateway", partial(_routed, url))
+            assert ask(url, "Hello!").strip()
+        stream = client(f"{target.gateway}/coordinator").chat.completions.create(
+            model="coordinator", messages=[{"role": "user", "content": "Hello!"}], stream=True
+        )
+        pieces = [c.choices[0].delta.content or "" for c in stream if c.choices]
+        assert "".join(pieces).strip()
+        assert len([piece for piece in pieces if piece]) > 1, "it did not come in pieces"
+    finally:
+        target.kubectl("delete", "-f", sample, "--timeout=60s")
+
+
+def _routed(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
