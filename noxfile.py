@@ -10,7 +10,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "unit", "e2e", "docs"]
 nox.options.error_on_missing_interpreters = False
 # A user's own settings must not decide whether the tests pass.
-for name in ("KUBECONFIG", "KAOS_SERVICE_MAP", "PYTHONOPTIMIZE"):
+for name in ("KAOS_SERVICE_MAP", "PYTHONOPTIMIZE"):
     os.environ.pop(name, None)
 
 LOCK = "requirements/ci.txt"
@@ -56,7 +56,7 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Real processes, as a user starts them; the model's weights are fetched on first use."""
+    """Real processes, as a user starts them; `-- --cluster current` runs them on a real cluster."""
     install(session, "test", "e2e", editable=False)
     session.run("pytest", "tests/e2e", "--timeout=600", *session.posargs)
 
