@@ -39,7 +39,7 @@ async def test_an_error_status_is_told_in_the_servers_words() -> None:
 async def test_an_error_in_the_stream_is_an_error() -> None:
     turn = Turn(text="one two three", error_after=1)
     async with ScriptedModel(turn).serve() as url:
-        with pytest.raises(CliError, match="^the answer broke off: .*fail"):
+        with pytest.raises(CliError, match=r"^the answer broke off: .*fail"):
             await answer(url)
 
 

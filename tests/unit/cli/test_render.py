@@ -40,9 +40,14 @@ def test_on_a_terminal_the_table_stays_at_the_end() -> None:
 def test_an_error_inside_leaves_the_terminal_in_order() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True)
-    with pytest.raises(KeyError), Progress(console) as progress:
-        progress.update([WAITS])
-        raise KeyError
+
+    def fail() -> None:
+        with Progress(console) as progress:
+            progress.update([WAITS])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert "\x1b[?25h" in out.getvalue()  # the cursor is shown again
 
 
