@@ -54,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 async def _pull(model: str, upstream: str, listen: str) -> None:
     import aiohttp  # noqa: PLC0415 - each command loads what it needs
 
-    from kaos.modelapi import ollama_client, puller  # noqa: PLC0415
+    from kaos.modelapi import names, ollama_client, puller  # noqa: PLC0415
 
     try:
-        overrides = puller.parse_overrides(os.environ.get("KAOS_MODEL_OVERRIDES", ""))
-    except puller.OverrideError as error:
+        overrides = names.parse_overrides(os.environ.get("KAOS_MODEL_OVERRIDES", ""))
+    except names.OverrideError as error:
         raise _FailedError(str(error), 2) from error
     async with aiohttp.ClientSession() as http:
         client = ollama_client.OllamaClient(http, upstream)

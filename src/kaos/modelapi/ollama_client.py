@@ -24,11 +24,6 @@ class Unreachable(Exception):  # noqa: N818 - a state that passes, not a fault
     """Ollama does not answer, or stopped in the middle."""
 
 
-def full_name(model: str) -> str:
-    """A model's name with its tag: without one Ollama means `latest`."""
-    return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
-
-
 class OllamaClient:
     """Ollama at a base URL."""
 

@@ -24,32 +24,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from kaos.modelapi.ollama_client import OllamaClient, PullError, Unreachable, full_name
+from kaos.modelapi.names import full_name
+from kaos.modelapi.ollama_client import OllamaClient, PullError, Unreachable
 
 LOOK_EVERY = 30.0
 RETRY_EVERY = 1.0
 PROGRESS_EVERY = 5.0
 
 log = structlog.get_logger("kaos.modelapi.pull")
-
-
-class OverrideError(Exception):
-    """`KAOS_MODEL_OVERRIDES` is not a list of NAME=NAME."""
-
-
-def parse_overrides(text: str) -> dict[str, str]:
-    """Read `FROM=TO,FROM=TO`; the names come with their tags.
-
-    Raises:
-        OverrideError: An entry is not NAME=NAME.
-    """
-    found: dict[str, str] = {}
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        source, separator, target = (part.strip() for part in entry.partition("="))
-        if not (source and separator and target):
-            raise OverrideError(f"KAOS_MODEL_OVERRIDES: {entry!r} is not NAME=NAME")
-        found[full_name(source)] = full_name(target)
-    return found
 
 
 class Puller:
@@ -64,7 +46,7 @@ class Puller:
         look_every: float = LOOK_EVERY,
         retry_every: float = RETRY_EVERY,
     ) -> None:
-        self.model = full_name(model.removeprefix("ollama/"))
+        self.model = full_name(model)
         self.ready = False
         self._client = client
         self._source = overrides.get(self.model, self.model)

@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from kaos.modelapi.ollama_client import OllamaClient, PullError, Unreachable, full_name
-from kaos.modelapi.puller import OverrideError, Puller, build_app, parse_overrides
+from kaos.modelapi.names import OverrideError, full_name, parse_overrides
+from kaos.modelapi.ollama_client import OllamaClient, PullError, Unreachable
+from kaos.modelapi.puller import Puller, build_app
 from kaos.telemetry.serving import running
 
 
