@@ -13,6 +13,7 @@ What a failure becomes for the caller: not reachable or 503 is 503 with Retry-Af
 """
 
 import asyncio
+import io
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -45,6 +46,7 @@ RETRY_AFTER = 5.0  # what we tell a caller when the model's API does not say
 MAX_ANSWER = 32 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 3.0  # beyond it the caller waits better than we do
 _QUOTED = 500
+_LARGE = 512 * 1024
 _OWN_FIELDS = frozenset({"role", "tool_calls", "function_call"})
 
 
@@ -116,7 +118,7 @@ class ModelClient:
         try:
             async with self._http.post(
                 discovery.locate(f"{self._url}/v1/chat/completions"),
-                data=payload,
+                data=_upload(payload),
                 headers={"content-type": "application/json", **headers, **self._headers},
                 timeout=self._timeout,
                 allow_redirects=False,
@@ -253,6 +255,11 @@ def _encode(body: Json, *, stream: bool) -> bytes:
         return to_json({**body, **options})
     except ValueError as error:
         raise BadRequest(f"the request cannot be sent to the model: {error}") from error
+
+
+def _upload(payload: bytes) -> bytes | io.BytesIO:
+    # aiohttp sends small bodies at once, and warns of large ones that are not a file.
+    return payload if len(payload) < _LARGE else io.BytesIO(payload)
 
 
 def _failed(message: str) -> ModelFailed:

@@ -1,0 +1,130 @@
+"""Serving: binding, grace, and the end."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from kaos.telemetry import serving
+
+
+class Streams:
+    """An app that streams for ever, and remembers how its streams ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+        self.app = Starlette(routes=[Route("/slow", self.slow), Route("/", self.hello)])
+
+    async def hello(self, _request: Request) -> Response:
+        return PlainTextResponse("hello")
+
+    async def slow(self, _request: Request) -> Response:
+        return StreamingResponse(self.pieces())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x\n"
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            self.ends.append("cancelled")
+            raise
+
+
+async def test_it_serves_without_naming_the_server() -> None:
+    async with (
+        serving.running(Streams().app) as url,
+        aiohttp.ClientSession() as http,
+        http.get(url) as response,
+    ):
+        assert await response.text() == "hello"
+        assert "server" not in response.headers
+
+
+async def test_a_taken_port_is_one_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(serving.ListenError, match=f"cannot listen on 127.0.0.1:{port}: Addr"):
+            await serving.serve(Streams().app, listen=f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("listen", ["", "8000", "localhost:", "localhost:http", "a:99999"])
+async def test_a_malformed_address_is_a_clear_error(listen: str) -> None:
+    with pytest.raises(serving.ListenError, match="must be host:port"):
+        await serving.serve(Streams().app, listen=listen)
+
+
+async def test_a_stream_that_outlives_the_grace_is_cancelled() -> None:
+    app = Streams()
+    async with aiohttp.ClientSession() as http:
+        async with serving.running(app.app, grace=0.1) as url:
+            response = await http.get(f"{url}/slow")
+            assert await response.content.readline() == b"x\n"
+            ended = asyncio.get_running_loop().time()
+        assert 0.05 < asyncio.get_running_loop().time() - ended < 1.5
+        response.close()
+    assert app.ends == ["cancelled"]
+
+
+async def test_a_request_within_the_grace_is_finished() -> None:
+    release = asyncio.Event()
+
+    async def late(_request: Request) -> Response:
+        await release.wait()
+        return PlainTextResponse("done")
+
+    async with aiohttp.ClientSession() as http:
+        async with serving.running(Starlette(routes=[Route("/", late)]), grace=5) as url:
+            call = asyncio.create_task(http.get(url))
+            await asyncio.sleep(0.1)
+            asyncio.get_running_loop().call_later(0.1, release.set)
+        response = await call
+        assert await response.text() == "done"
+
+
+async def test_idle_connections_do_not_hold_up_the_end() -> None:
+    async with aiohttp.ClientSession() as http:
+        async with serving.running(Streams().app, grace=20) as url:
+            async with http.get(url) as response:
+                await response.read()
+            started = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - started < 2
+
+
+async def test_sigterm_ends_it_and_the_lifespan_is_closed() -> None:
+    seen: list[str] = []
+
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        seen.append("up")
+        yield
+        seen.append("down")
+
+    app = Starlette(lifespan=asynccontextmanager(lifespan))
+    loop = asyncio.get_running_loop()
+
+    def kill(_url: str) -> None:
+        loop.call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+
+    async with asyncio.timeout(5):
+        await serving.serve(app, listen="127.0.0.1:0", on_listening=kill)
+    assert seen == ["up", "down"]
+
+
+async def test_an_app_that_cannot_start_is_not_served() -> None:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if not app.routes:
+            raise RuntimeError("no")
+        yield
+
+    app = Starlette(lifespan=asynccontextmanager(lifespan))
+    with pytest.raises(Exception, match="startup"):
+        await serving.serve(app, listen="127.0.0.1:0", stop=asyncio.Event())
