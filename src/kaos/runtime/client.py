@@ -1,55 +1,134 @@
-"""Requests to the API server (surface; body follows)."""
+"""Requests to the API server: read, write, apply, delete, logs.
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias
+Guarantees: plain dicts go out and `Object`s come back; a refusal is raised as the class that names
+it; a write is announced to an observer before it is sent and after it was answered, which lets
+the cache show it at once and recognise its echo in the watch; a write is refused locally when the
+guard says so (the leader lease is not held).
+Does not: cache (see `Cache`), or limit its own rate: the server's priority and fairness does that.
+"""
 
-from kaos.runtime.codec import Object
+import builtins
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+import msgspec
+
+from kaos.runtime.codec import Object, Page, decode_object, decode_page, encode
 from kaos.runtime.config import ClusterConfig
-from kaos.runtime.resources import Resource
+from kaos.runtime.discovery import Discovery
+from kaos.runtime.errors import Gone, from_status
+from kaos.runtime.resources import POD, Request, Resource, ResourceType
+from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse, Transport, send
 
 Target: TypeAlias = Resource | Object
 """What the client takes for "a kind": a ResourceType, a model class, or an object of that kind."""
+
+PAGE_SIZE = 500
+_MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_APPLY = "application/apply-patch+yaml"  # JSON is YAML
+
+Origin: TypeAlias = tuple[str, Request]
+"""Who writes: the controller's name and the object it reconciles."""
+
+origin: ContextVar[Origin | None] = ContextVar("kaos_runtime_origin", default=None)
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """A write under way.
+
+    Attributes:
+        resource: Its kind.
+        key: Which object; the name ends with ``*`` when the server is to complete it.
+        origin: Who writes.
+        based_on: The resourceVersion the write was conditional on, "" when on none.
+        merge: The body of a merge patch.
+        before: For the observer: the object before.
+    """
+
+    resource: ResourceType
+    key: Request
+    origin: Origin | None
+    based_on: str = ""
+    merge: Mapping[str, Any] | None = None
+    before: Object | None = None
+
+
+class WriteObserver(Protocol):
+    """Whoever wants to know of writes: the cache."""
+
+    def write_started(self, write: Write) -> None:
+        """Before it is sent."""
+        ...
+
+    def write_ended(
+        self, write: Write, written: Object | None, *, created: bool = False, gone: str = ""
+    ) -> None:
+        """After the answer: the object as it is now, or the uid that is gone, or neither."""
+        ...
 
 
 class Client:
     """Reads and writes objects; each method is one request (plus retries when safe)."""
 
+    def __init__(self, transport: Transport, *, field_manager: str = "kaos-runtime") -> None:
+        self.transport = transport
+        self.discovery = Discovery(transport)
+        self.field_manager = field_manager
+        self._observer: WriteObserver | None = None
+        self._guard: Callable[[], None] | None = None
+
     @classmethod
     def connect(cls, config: ClusterConfig, *, field_manager: str = "kaos-runtime") -> "Client":
         """A client of its own connections; use it as an async context manager, or close it."""
-        raise NotImplementedError
+        return cls(AiohttpTransport(config), field_manager=field_manager)
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        return self
 
     async def __aexit__(self, *exc: object) -> None:
-        raise NotImplementedError
+        await self.close()
 
     async def close(self) -> None:
         """Close the connections."""
+        await self.transport.close()
+
+    def observe(self, observer: WriteObserver) -> None:
+        """Tell this observer of all writes."""
+        self._observer = observer
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """Call this before each write; it raises to refuse."""
+        self._guard = check
+
+    async def resolve(self, target: Target) -> ResourceType:
+        """The ResourceType of a kind or of an object; raises UnknownKind."""
+        if isinstance(target, Object):
+            return await self.discovery.find(target.api_version, target.kind)
+        return ResourceType.of(target)
 
     async def get(self, resource: Target, name: str, namespace: str = "") -> Object:
         """Read one object; raises NotFound."""
-        raise NotImplementedError
-
-    async def list(
-        self,
-        resource: Target,
-        namespace: str = "",
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-    ) -> list[Object]:
-        """Read all objects of a kind, in pages; of all namespaces when none is given."""
-        raise NotImplementedError
+        path = _object_path(await self.resolve(resource), name, namespace)
+        return decode_object(await self._read(HttpRequest("GET", path, idempotent=True)))
 
     async def create(self, body: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Create an object; raises AlreadyExists."""
-        raise NotImplementedError
+        resource, key = await self._identify(body)
+        params = self._params(dry_run=dry_run)
+        path = resource.path(key.namespace)
+        request = HttpRequest("POST", path, params, encode(body))
+        return await self._write(Write(resource, key, origin.get()), request)
 
     async def update(self, body: Mapping[str, Any], *, subresource: str = "") -> Object:
         """Replace an object; raises Conflict when its resourceVersion is stale."""
-        raise NotImplementedError
+        resource, key = await self._identify(body)
+        path = _object_path(resource, key.name, key.namespace, subresource)
+        request = HttpRequest("PUT", path, self._params(), encode(body))
+        return await self._write(Write(resource, key, origin.get(), _version(body)), request)
 
     async def patch(
         self,
@@ -58,11 +137,20 @@ class Client:
         namespace: str,
         patch: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
-        type: Literal["merge", "json"] = "merge",  # noqa: A002
+        type: Literal["merge", "json"] = "merge",  # noqa: A002 - what kubectl calls it
         subresource: str = "",
     ) -> Object:
         """Patch an object by a merge patch or a JSON patch."""
-        raise NotImplementedError
+        kind = await self.resolve(resource)
+        path = _object_path(kind, name, namespace, subresource)
+        write = Write(kind, _key(kind, namespace, name), origin.get())
+        if isinstance(patch, Mapping):
+            write.merge, write.based_on = patch, _version(patch)
+        else:
+            write.based_on = _tested_version(patch)
+        content_type = _MERGE if type == "merge" else _JSON_PATCH
+        request = HttpRequest("PATCH", path, self._params(), encode(patch), content_type)
+        return await self._write(write, request)
 
     async def apply(
         self,
@@ -73,8 +161,22 @@ class Client:
         subresource: str = "",
         dry_run: bool = False,
     ) -> Object:
-        """Server-side apply."""
-        raise NotImplementedError
+        """Server-side apply.
+
+        Args:
+            body: The fields we care for, with apiVersion, kind and name.
+            field_manager: Who owns them; default: the client's field manager.
+            force: Whether to take fields over that others own; without, that is a Conflict.
+            subresource: e.g. ``status``.
+            dry_run: Whether to only ask what would happen.
+        """
+        resource, key = await self._identify(body)
+        params = self._params(dry_run=dry_run, field_manager=field_manager)
+        params["force"] = "true" if force else "false"
+        path = _object_path(resource, key.name, key.namespace, subresource)
+        # Applying the same fields twice is applying them once: safe to try again.
+        request = HttpRequest("PATCH", path, params, encode(body), _APPLY, idempotent=True)
+        return await self._write(Write(resource, key, origin.get(), _version(body)), request)
 
     async def delete(
         self,
@@ -84,11 +186,43 @@ class Client:
         *,
         propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
         uid: str | None = None,
+        grace_period: int | None = None,
     ) -> None:
-        """Delete an object; raises NotFound, and Conflict when its uid is another one."""
-        raise NotImplementedError
+        """Delete an object; raises NotFound, and Conflict when its uid is another one.
 
-    def logs(
+        Args:
+            resource: Its kind.
+            name: Its name.
+            namespace: Its namespace.
+            propagation: What happens to the objects it owns.
+            uid: Delete only this very object.
+            grace_period: Seconds a pod gets to end; 0 removes it at once.
+        """
+        kind = await self.resolve(resource)
+        path = _object_path(kind, name, namespace)
+        options: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation,
+        }
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_period is not None:
+            options["gracePeriodSeconds"] = grace_period
+        request = HttpRequest("DELETE", path, {}, encode(options))
+        write = Write(kind, _key(kind, namespace, name), origin.get())
+        left: Object | None = None
+        gone = ""
+        if self._observer is not None:
+            self._observer.write_started(write)
+        try:
+            answer = await self._send(request)
+            left, gone = _after_delete(answer.body, kind)
+        finally:
+            if self._observer is not None:
+                self._observer.write_ended(write, left, gone=gone)
+
+    async def logs(
         self,
         name: str,
         namespace: str,
@@ -98,5 +232,157 @@ class Client:
         follow: bool = False,
         previous: bool = False,
     ) -> AsyncIterator[bytes]:
-        """The lines of a container's log."""
-        raise NotImplementedError
+        """The lines of a container's log, without their line ends.
+
+        With `follow` it goes on until the container ends: run it in a scope that can be cancelled.
+        """
+        params: dict[str, str] = {"container": container} if container else {}
+        if tail_lines is not None:
+            params["tailLines"] = str(tail_lines)
+        params |= {k: "true" for k, on in (("follow", follow), ("previous", previous)) if on}
+        path = POD.path(namespace, name, "log")
+        request = HttpRequest("GET", path, params, accept="*/*", idempotent=True)
+        async with self.transport.stream(request) as stream:
+            if stream.status != 200:
+                raise from_status(stream.status, await stream.read(), request=str(request))
+            rest = b""
+            async for chunk in stream.chunks():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+            if rest:
+                yield rest
+
+    async def page(self, resource: ResourceType, namespace: str, params: Mapping[str, str]) -> Page:
+        """One LIST request as it is: for the reflector."""
+        request = HttpRequest("GET", resource.path(namespace), params, idempotent=True)
+        return decode_page(await self._read(request), resource)
+
+    async def list(
+        self,
+        resource: Target,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> builtins.list[Object]:
+        """Read all objects of a kind, in pages; of all namespaces when none is given."""
+        kind = await self.resolve(resource)
+        params = {"limit": str(PAGE_SIZE)}
+        if label_selector:
+            params["labelSelector"] = label_selector
+        if field_selector:
+            params["fieldSelector"] = field_selector
+        items: builtins.list[Object] = []
+        while True:
+            try:
+                found = await self.page(kind, namespace, params)
+            except Gone:
+                if "continue" not in params:
+                    raise
+                # The token outlived the server's history: once more, in one piece.
+                params.pop("continue")
+                params.pop("limit")
+                items = []
+                continue
+            items += found.items
+            if not found.continue_token:
+                return items
+            params["continue"] = found.continue_token
+
+    async def _identify(self, body: Mapping[str, Any]) -> tuple[ResourceType, Request]:
+        api_version, kind = body.get("apiVersion"), body.get("kind")
+        metadata = body.get("metadata") or {}
+        if not api_version or not kind:
+            raise ValueError("a body needs apiVersion and kind")
+        resource = await self.discovery.find(api_version, kind)
+        name = metadata.get("name") or ""
+        if not name:
+            name = f"{metadata.get('generateName') or ''}*"
+        return resource, _key(resource, metadata.get("namespace") or "", name)
+
+    def _params(self, *, dry_run: bool = False, field_manager: str | None = None) -> dict[str, str]:
+        params = {"fieldManager": field_manager or self.field_manager}
+        if dry_run:
+            params["dryRun"] = "All"
+        return params
+
+    async def _read(self, request: HttpRequest) -> bytes:
+        answer = await send(self.transport, request)
+        if answer.status >= 300:
+            raise _error(answer, request)
+        return answer.body
+
+    async def _send(self, request: HttpRequest) -> HttpResponse:
+        if self._guard is not None:
+            self._guard()
+        answer = await send(self.transport, request)
+        if answer.status >= 300:
+            raise _error(answer, request)
+        return answer
+
+    async def _write(self, write: Write, request: HttpRequest) -> Object:
+        observer = self._observer if "dryRun" not in request.params else None
+        if observer is None:
+            return decode_object((await self._send(request)).body)
+        observer.write_started(write)
+        written: Object | None = None
+        created = False
+        try:
+            answer = await self._send(request)
+            written = decode_object(answer.body)
+            created = answer.status == 201
+        finally:
+            # Other subresources (scale, eviction, ...) answer with an object of another kind.
+            ours = written is not None and written.kind == write.resource.kind
+            observer.write_ended(write, written if ours else None, created=created)
+        return written
+
+
+def _object_path(resource: ResourceType, name: str, namespace: str, subresource: str = "") -> str:
+    if not name or name.endswith("*"):
+        raise ValueError(f"{resource.kind}: a name is needed")
+    return resource.path(_key(resource, namespace, name).namespace, name, subresource)
+
+
+def _key(resource: ResourceType, namespace: str, name: str) -> Request:
+    if not resource.namespaced:
+        return Request("", name)
+    if not namespace:
+        raise ValueError(f"{resource.kind} {name}: a namespace is needed")
+    return Request(namespace, name)
+
+
+def _version(body: Mapping[str, Any]) -> str:
+    return str((body.get("metadata") or {}).get("resourceVersion") or "")
+
+
+def _tested_version(patch: Sequence[Mapping[str, Any]]) -> str:
+    for step in patch:
+        if step.get("op") == "test" and step.get("path") == "/metadata/resourceVersion":
+            return str(step.get("value"))
+    return ""
+
+
+def _error(answer: HttpResponse, request: HttpRequest) -> Exception:
+    return from_status(
+        answer.status, answer.body, request=str(request), retry_after=answer.retry_after
+    )
+
+
+class _Deleted(msgspec.Struct):
+    kind: str = ""
+    details: dict[str, Any] | None = None
+
+
+def _after_delete(body: bytes, resource: ResourceType) -> tuple[Object | None, str]:
+    """What a DELETE left behind: the object with its deletion mark, or the uid that is gone.
+
+    The server answers with the object while finalizers or a grace period keep it, with a Status
+    when it is gone, and for some kinds with the last state of what is gone, without a mark.
+    """
+    told = msgspec.json.decode(body, type=_Deleted)
+    if told.kind == resource.kind:
+        obj = decode_object(body)
+        return (obj, "") if obj.deleting else (None, obj.uid)
+    return None, str((told.details or {}).get("uid") or "")

@@ -1,9 +1,9 @@
 """Where the API server is and how to prove who we are.
 
 Guarantees: kubeconfig, in-cluster and exec-plugin credentials are read by kr8s (imported only
-then); `direct` needs nothing but an address. Private keys that kr8s writes to temporary files are removed
-once they are in the TLS context. Tokens are read again before they expire and after a 401, once for
-all waiting requests, and running watches are not touched.
+then); `direct` needs nothing but an address. Private keys that kr8s writes to temporary files are
+removed once they are in the TLS context. Tokens are read again before they expire and after a 401,
+once for all waiting requests, and running watches are not touched.
 Which failure taught it: kr8s leaves key files on disk at each login, and its re-login closes the
 connections under every running watch.
 """

@@ -1,11 +1,48 @@
-"""Controllers (surface; body follows)."""
+"""A controller: changes of some kinds in, reconciles of one kind out.
 
-from collections.abc import Callable, Iterable, Sequence
+Guarantees: one object is never reconciled twice at the same time; a change that comes during its
+reconcile causes another one; an exception is logged, counted and tried again after a delay that
+doubles; a change that the reconcile of an object made itself does not cause another reconcile of
+that object (it has seen the answer). Work begins only when every kind that is not optional has been
+listed, so a reconciler never takes "not loaded yet" for "not there".
+Does not: pass the object. A reconciler reads the newest state from the cache, not the state of some
+event that may be old by the time its turn comes.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import anyio
+import structlog
+from structlog.contextvars import bind_contextvars, reset_contextvars
+
+from kaos.runtime.cache import Cache
+from kaos.runtime.client import Client, Origin, origin
 from kaos.runtime.codec import Object
-from kaos.runtime.resources import Request, Resource
+from kaos.runtime.errors import (
+    ApiError,
+    Conflict,
+    NotFound,
+    NotLeader,
+    RuntimeFailure,
+    TerminalError,
+)
+from kaos.runtime.finalizers import add_finalizer, remove_finalizer
+from kaos.runtime.informer import Handler, Informer
+from kaos.runtime.metrics import Metrics
+from kaos.runtime.predicates import anything, spec_changed
+from kaos.runtime.queue import LOW, NORMAL, QueueMetrics, QueueShutDown, Work, WorkQueue
+from kaos.runtime.resources import Request, Resource, ResourceType, split_api_version
+from kaos.runtime.store import Change
+from kaos.runtime.tracing import span
+
+PAUSE_ANNOTATION = "kaos.tools/paused"
+_YIELD_AFTER = 0.005
+_COMPLAIN_AFTER = 10.0
+_log = structlog.get_logger("kaos.runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +60,8 @@ class Reconciler(Protocol):
     """Brings the world to what one object asks for.
 
     An optional second method, ``async def finalize(self, obj: Object, /) -> None``, cleans up when
-    the object is deleted; the finalizer that makes time for it is added only when it exists.
+    the object is deleted. Only when it exists, a finalizer is put on every object before its first
+    reconcile; an object that is being deleted is then given to `finalize` and not to `reconcile`.
     """
 
     async def reconcile(self, request: Request, /) -> Result | None:
@@ -66,7 +104,20 @@ class Watches:
 
 
 class Controller:
-    """Runs a reconciler for the objects of one kind."""
+    """Runs a reconciler for the objects of one kind.
+
+    Args:
+        name: A unique name, for logs, metrics and the default finalizer.
+        reconciler: What to run.
+        for_: The kind it reconciles.
+        owns: Kinds of its children.
+        watches: Other kinds that matter.
+        workers: How many objects are reconciled at the same time.
+        reconcile_timeout: Seconds after which a reconcile is cancelled and counts as failed.
+        predicate: Which changes of its own kind count; default: `predicates.spec_changed`.
+        finalizer: The finalizer's name, when the reconciler has a `finalize` method.
+        pause_annotation: Objects that carry it with the value "true" are left alone.
+    """
 
     def __init__(
         self,
@@ -79,5 +130,241 @@ class Controller:
         workers: int = 1,
         reconcile_timeout: float | None = None,
         predicate: Predicate | None = None,
+        finalizer: str = "",
+        pause_annotation: str = PAUSE_ANNOTATION,
     ) -> None:
-        raise NotImplementedError
+        if workers < 1:
+            raise ValueError(f"controller {name!r}: at least one worker is needed")
+        self.name = name
+        self.resource = ResourceType.of(for_)
+        self.finalizer = finalizer or f"{self.resource.group or 'kaos.tools'}/{name}"
+        self._reconciler = reconciler
+        self._finalize: Callable[[Object], Awaitable[None]] | None
+        self._finalize = getattr(reconciler, "finalize", None)
+        self._owns = [o if isinstance(o, Owns) else Owns(o) for o in owns]
+        self._watches = list(watches)
+        self._workers = workers
+        self._timeout = reconcile_timeout
+        self._predicate = predicate or spec_changed
+        self._pause = pause_annotation
+        self._log = _log.bind(controller=name)
+        self._required: list[Informer] = []
+        self._optional: list[Informer] = []
+        self.started = anyio.Event()
+
+    def attach(self, client: Client, cache: Cache, metrics: Metrics) -> None:
+        """Take part in a manager: called once, by `Manager.add`."""
+        self._client, self._cache, self._metrics = client, cache, metrics
+        self._queue: WorkQueue[Request] = WorkQueue(QueueMetrics(metrics, self.name))
+        metrics.controller(self.name, self._workers)
+        self._took = metrics.reconcile_time.labels(self.name)
+        self._active = metrics.active_workers.labels(self.name)
+        self._informer = cache.informer(self.resource)
+        self._required.append(self._informer)
+        self._informer.add_handler(self._on_own)
+        for owned in self._owns:
+            self._follow(owned.resource, owned.optional, self._on_child)
+        for watch in self._watches:
+            self._follow(watch.resource, watch.optional, self._mapper(watch))
+
+    def unsynced(self) -> list[Informer]:
+        """The kinds this controller needs and does not have yet."""
+        return [informer for informer in self._required if not informer.synced]
+
+    def enqueue(self, request: Request, *, cause: str = "asked for") -> None:
+        """Reconcile an object for a reason of the caller's own."""
+        self._queue.add(request, cause=cause)
+
+    async def run(self) -> None:
+        """Reconcile until `stop`; when cancelled, reconciles under way are cancelled too."""
+        await self._wait_synced()
+        self._log.info("controller.started", workers=self._workers)
+        async with anyio.create_task_group() as group:
+            for _ in range(self._workers):
+                group.start_soon(self._work)
+            self.started.set()
+
+    def stop(self) -> None:
+        """Begin no reconcile any more; `run` returns when those under way have ended."""
+        self._queue.shut_down()
+
+    async def drained(self) -> None:
+        """Wait until no reconcile is under way."""
+        await self._queue.drained()
+
+    async def _wait_synced(self) -> None:
+        while missing := self.unsynced():
+            with anyio.move_on_after(_COMPLAIN_AFTER) as scope:
+                await missing[0].wait_synced()
+            if scope.cancelled_caught:
+                waits = {str(i.resource): str(i.last_error or "") for i in self.unsynced()}
+                self._log.warning("controller.waits", kinds=waits)
+        for informer in self._optional:
+            await informer.wait_decided()
+
+    def _follow(self, resource: Resource, optional: bool, handler: Handler) -> None:
+        informer = self._cache.informer(resource)
+        informer.add_handler(handler)
+        if optional:
+            self._optional.append(informer)
+            informer.on_served(self._on_served(informer))
+        else:
+            self._required.append(informer)
+
+    def _on_own(self, change: Change, who: Origin | None) -> None:
+        key = change.latest.key
+        if who != (self.name, key) and self._predicate(change.old, change.new):
+            priority = LOW if change.initial else NORMAL
+            self._queue.add(key, priority=priority, cause=_cause(change))
+
+    def _on_child(self, change: Change, who: Origin | None) -> None:
+        self._add(change, who, self._owners)
+
+    def _owners(self, child: Object) -> Iterable[Request]:
+        owner, resource = child.metadata.controller, self.resource
+        if owner is None or owner.kind != resource.kind:
+            return
+        if split_api_version(owner.api_version)[0] == resource.group:
+            yield Request(child.namespace if resource.namespaced else "", owner.name)
+
+    def _mapper(self, watch: Watches) -> Handler:
+        predicate = watch.predicate or anything
+
+        def handler(change: Change, who: Origin | None) -> None:
+            if predicate(change.old, change.new):
+                self._add(change, who, watch.to_requests)
+
+        return handler
+
+    def _add(
+        self, change: Change, who: Origin | None, find: Callable[[Object], Iterable[Request]]
+    ) -> None:
+        # The old object counts too: it may have pointed at somebody the new one does not.
+        found = {r: None for obj in (change.old, change.new) if obj is not None for r in find(obj)}
+        priority = LOW if change.initial else NORMAL
+        for request in found:
+            if who != (self.name, request):
+                self._queue.add(request, priority=priority, cause=_cause(change))
+
+    def _on_served(self, informer: Informer) -> Callable[[bool], None]:
+        def callback(served: bool) -> None:
+            state = "is served now" if served else "is not served any more"
+            for obj in self._informer.store:
+                self._queue.add(obj.key, priority=LOW, cause=f"{informer.resource} {state}")
+
+        return callback
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        yielded = loop.time()
+        while True:
+            try:
+                work = await self._queue.get()
+            except QueueShutDown:
+                return
+            self._active.inc()
+            try:
+                await self._process(work)
+            finally:
+                self._active.dec()
+                self._queue.done(work.item)
+            if loop.time() - yielded > _YIELD_AFTER:
+                # A reconcile without I/O never suspends; the watches need the loop as well.
+                await asyncio.sleep(0)
+                yielded = loop.time()
+
+    async def _process(self, work: Work[Request]) -> None:
+        request = work.item
+        bound = bind_contextvars(
+            controller=self.name,
+            kind=self.resource.kind,
+            namespace=request.namespace,
+            name=request.name,
+            reconcile_id=secrets.token_hex(4),
+            why=work.causes,
+        )
+        token = origin.set((self.name, request))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            result, label = await self._attempt(request), "success"
+        except Exception as error:  # noqa: BLE001 - a reconciler may raise anything, and must not end us
+            label = "error"
+            self._failed(work, error)
+        else:
+            self._queue.forget(request)
+            if result is not None and result.requeue_after is not None:
+                label = "requeue_after"
+                cause = f"after {result.requeue_after:g} s, as asked"
+                self._queue.add_after(
+                    request, result.requeue_after, priority=work.priority, cause=cause
+                )
+        finally:
+            origin.reset(token)
+            reset_contextvars(**bound)
+        self._took.observe(loop.time() - started)
+        self._metrics.reconcile_total.labels(self.name, label).inc()
+
+    async def _attempt(self, request: Request) -> Result | None:
+        attributes = {"k8s.namespace.name": request.namespace, "k8s.object.name": request.name}
+        with span(f"reconcile {self.name}", lambda: attributes):
+            if self._timeout is None:
+                return await self._reconcile(request)
+            result: Result | None = None
+            with anyio.move_on_after(self._timeout) as scope:
+                result = await self._reconcile(request)
+            if scope.cancelled_caught:
+                self._metrics.reconcile_timeouts.labels(self.name).inc()
+                raise RuntimeFailure(f"cancelled after {self._timeout:g} s")
+            return result
+
+    async def _reconcile(self, request: Request) -> Result | None:
+        obj = self._informer.store.get(request)
+        if obj is not None and obj.metadata.annotations.get(self._pause) == "true":
+            self._log.debug("reconcile.paused", request=str(request))
+            return None
+        if self._finalize is not None and obj is not None:
+            if obj.deleting:
+                if self.finalizer in obj.metadata.finalizers:
+                    await self._finalize(obj)
+                    await remove_finalizer(self._client, self.resource, obj, self.finalizer)
+                return None
+            if self.finalizer not in obj.metadata.finalizers:
+                try:
+                    await add_finalizer(self._client, self.resource, obj, self.finalizer)
+                except NotFound:
+                    return None  # gone, or going: its last event is on the way
+        return await self._reconciler.reconcile(request)
+
+    def _failed(self, work: Work[Request], error: Exception) -> None:
+        self._metrics.reconcile_errors.labels(self.name).inc()
+        if _is_only(error, TerminalError):
+            self._metrics.terminal_errors.labels(self.name).inc()
+            self._queue.forget(work.item)
+            self._log.error("reconcile.failed", error=str(error), retry=False)
+            return
+        cause = f"retry after {type(error).__name__}"
+        delay = self._queue.add_rate_limited(work.item, priority=work.priority, cause=cause)
+        failed = self._log.bind(error=str(error), retry_in=delay)
+        if _is_only(error, (Conflict, NotLeader)):
+            failed.info("reconcile.conflict")  # somebody was faster; the next try sees it
+        elif _is_only(error, (ApiError, RuntimeFailure)):
+            failed.warning("reconcile.failed")
+        else:
+            self._metrics.reconcile_panics.labels(self.name).inc()
+            failed.error("reconcile.failed", exc_info=error)
+
+
+def _is_only(error: Exception, kind: type[Exception] | tuple[type[Exception], ...]) -> bool:
+    """Whether an error, or every error of a group, is of this kind."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(kind)[1] is None
+    return isinstance(error, kind)
+
+
+def _cause(change: Change) -> str:
+    obj = change.latest
+    what = "deleted" if change.new is None else "created" if change.old is None else "changed"
+    if change.initial:
+        what = "listed"
+    return f"{obj.kind} {obj.metadata.namespace}/{obj.metadata.name} {what}"

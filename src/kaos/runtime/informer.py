@@ -1,0 +1,249 @@
+"""A kind kept in memory: a store, what fills it, and who is told of changes.
+
+Guarantees: handlers are called inline, in the order of the watch, once per change, each with the
+origin of the change: which controller's reconcile of which object wrote it, or None for everybody
+else. A change is called our own only when that is proven (the write created the object, or was
+conditional on a version and moved it, or the merge patch explains every difference); a doubtful one
+counts as foreign, because one reconcile too many is cheap and one too few is a bug.
+Why inline: with a buffer per handler, as in client-go, a handler that lags fills the memory. Ours
+only put a key into a queue.
+Which failure taught the deferral: the watch may show a write before its own answer is read, so
+changes of an object are held back while a write to it is under way.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import structlog
+
+from kaos.runtime.client import Client, Origin, Write
+from kaos.runtime.codec import Object, version_number
+from kaos.runtime.metrics import Metrics
+from kaos.runtime.reflector import Reflector
+from kaos.runtime.resources import Request, ResourceType
+from kaos.runtime.store import Change, Store
+from kaos.runtime.watcher import UNSERVED, Changed, Deleted, Effect, Progress, Replaced, Watcher
+
+Handler = Callable[[Change, Origin | None], None]
+_log = structlog.get_logger("kaos.runtime")
+
+
+class _Scope:
+    """One collection of the kind: all namespaces, or one of the chosen ones."""
+
+    def __init__(self, informer: "Informer", namespace: str) -> None:
+        self.namespace = namespace
+        self.served: bool | None = None
+        self._informer = informer
+
+    def effect(self, effect: Effect) -> None:
+        self._informer.effect(effect, self)
+
+    def failed(self, error: Exception | None) -> None:
+        self._informer.last_error = error
+
+
+class Informer:
+    """All objects of a kind (in the chosen namespaces), kept in step with the server."""
+
+    def __init__(
+        self,
+        client: Client,
+        resource: ResourceType,
+        *,
+        namespaces: Sequence[str] = (),
+        selectors: Mapping[str, str] | None = None,
+        metrics: Metrics | None = None,
+        new_watcher: Callable[[], Watcher] = Watcher,
+    ) -> None:
+        self.resource = resource
+        self.store = Store()
+        self.last_error: Exception | None = None
+        scopes = namespaces if namespaces and resource.namespaced else ("",)
+        self._scopes = {namespace: _Scope(self, namespace) for namespace in scopes}
+        self._handlers: list[Handler] = []
+        self._on_served: list[Callable[[bool], None]] = []
+        self._state = asyncio.Event()
+        self._under_way: dict[Request, int] = {}
+        self._held: dict[Request, list[Change]] = {}
+        self._own: dict[tuple[Request, int], Origin] = {}
+        metrics = metrics or Metrics()
+        metrics.cached_objects.labels(str(resource)).set_function(lambda: len(self.store))
+        self._reflectors = [
+            Reflector(
+                client,
+                resource,
+                scope,
+                namespace=scope.namespace,
+                selectors=selectors,
+                watcher=new_watcher(),
+                metrics=metrics,
+            )
+            for scope in self._scopes.values()
+        ]
+
+    @property
+    def synced(self) -> bool:
+        """Whether the kind is served and was listed completely."""
+        return all(scope.served for scope in self._scopes.values())
+
+    @property
+    def served(self) -> bool | None:
+        """False when the server does not know the kind, None while that is not known yet."""
+        if self.synced:
+            return True
+        return False if any(s.served is False for s in self._scopes.values()) else None
+
+    def add_handler(self, handler: Handler) -> None:
+        """Tell of changes; of what is there already as creations."""
+        self._handlers.append(handler)
+        for obj in list(self.store):
+            self._call(handler, Change(None, obj, initial=True), None)
+
+    def on_served(self, callback: Callable[[bool], None]) -> None:
+        """Tell when the kind comes to be served (True), or ceases to be (False)."""
+        self._on_served.append(callback)
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with anyio.create_task_group() as group:
+            for reflector in self._reflectors:
+                group.start_soon(reflector.run)
+
+    async def wait_synced(self) -> None:
+        """Wait until the kind is listed: as long as it takes, the caller sets the deadline."""
+        while not self.synced:
+            await self._state.wait()
+
+    async def wait_decided(self) -> None:
+        """Wait until the kind is listed, or known not to be served."""
+        while self.served is None:
+            await self._state.wait()
+
+    def effect(self, effect: Effect, scope: _Scope) -> None:
+        """Take in what the watch told."""
+        store, namespace = self.store, scope.namespace
+        match effect:
+            case Changed(obj):
+                store.seen(obj.version, scope=namespace)
+                self._tell(store.put(obj))
+            case Deleted(obj):
+                store.seen(obj.version, scope=namespace)
+                self._tell(store.remove(obj))
+            case Progress(version):
+                self._tell(store.progress(version, scope=namespace))
+            case Replaced(objects, version):
+                # A list may hide foreign changes behind a version of ours: call nothing own.
+                listed = version_number(version)
+                self._own = {k: who for k, who in self._own.items() if k[1] > listed}
+                self._tell(store.replace(objects, version, scope=namespace))
+                self._set_served(scope, served=True)
+            case _ if effect is UNSERVED:
+                self._tell(store.replace([], "", scope=namespace))
+                self._set_served(scope, served=False)
+
+    def write_started(self, write: Write) -> None:
+        """See `WriteObserver`."""
+        write.before = self.store.get(write.key)
+        if write.origin is not None:
+            self._under_way[write.key] = self._under_way.get(write.key, 0) + 1
+
+    def write_ended(
+        self, write: Write, written: Object | None, *, created: bool = False, gone: str = ""
+    ) -> None:
+        """See `WriteObserver`."""
+        scope = self._scope_of(write.key)
+        if scope is not None:
+            if written is not None:
+                self.store.written(written, scope=scope.namespace)
+            elif gone:
+                self.store.deleted(write.key, gone)
+            if written is not None and write.origin and _is_proven(write, written, created):
+                self._own[written.key, written.version] = write.origin
+        if write.origin is None:
+            return
+        left = self._under_way.pop(write.key, 1) - 1
+        if left:
+            self._under_way[write.key] = left
+        else:
+            self._tell(self._held.pop(write.key, []))
+        if written is not None and written.version <= self._version_watched(written.key):
+            self._own.pop((written.key, written.version), None)
+
+    def _version_watched(self, key: Request) -> int:
+        """The version of this object that the watch has told and the handlers know."""
+        watched = self.store.watched(key)
+        return watched.version if watched is not None and not self._under_way.get(key) else -1
+
+    def _scope_of(self, key: Request) -> _Scope | None:
+        return self._scopes.get("") or self._scopes.get(key.namespace)
+
+    def _set_served(self, scope: _Scope, *, served: bool) -> None:
+        before, scope.served = self.served, served
+        after = self.served
+        self._state.set()
+        self._state = asyncio.Event()
+        if after is None or after == before:
+            return
+        _log.info("kind.served" if after else "kind.not_served", resource=str(self.resource))
+        for callback in self._on_served:
+            callback(after)
+
+    def _tell(self, changes: list[Change]) -> None:
+        for change in changes:
+            if self._under_way:
+                obj = change.latest
+                generated = Request(obj.namespace, f"{obj.metadata.generate_name}*")
+                waits = next((k for k in (obj.key, generated) if k in self._under_way), None)
+                if waits is not None:
+                    self._held.setdefault(waits, []).append(change)
+                    continue
+            origin: Origin | None = None
+            if self._own and change.new is not None:
+                origin = self._own.pop((change.new.key, change.new.version), None)
+            for handler in self._handlers:
+                self._call(handler, change, origin)
+
+    def _call(self, handler: Handler, change: Change, origin: Origin | None) -> None:
+        try:
+            handler(change, origin)
+        except Exception:  # noqa: BLE001
+            # A predicate or map function of the user's: it must not stop the watch.
+            _log.exception(
+                "handler.failed", resource=str(self.resource), object=repr(change.latest)
+            )
+
+
+def _is_proven(write: Write, written: Object, created: bool) -> bool:
+    """Whether the version in the answer was made by this write and by nothing else."""
+    if created:
+        return True
+    if write.based_on:
+        return written.metadata.resource_version != write.based_on
+    if write.merge is None or write.before is None:
+        return False
+    if write.before.metadata.resource_version == written.metadata.resource_version:
+        return False
+    return _content(merge_patch(write.before.to_dict(), write.merge)) == _content(written.to_dict())
+
+
+def _content(body: dict[str, Any]) -> dict[str, Any]:
+    metadata = dict(body.get("metadata") or {})
+    metadata.pop("resourceVersion", None)
+    metadata.pop("generation", None)
+    return {**body, "metadata": metadata}
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7386) applied to a value; the value is not changed."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
