@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, default=Path(DEFAULT_FOLDER), metavar="DIR")
     parser.add_argument("--gateway-port", type=int, default=8080, metavar="PORT")
     parser.add_argument("--model-override", action="append", default=[], metavar="FROM=TO")
+    parser.add_argument("--no-controllers", action="store_true")
     parser.add_argument("--lifeline", type=int, default=-1, metavar="FD")
     return parser
 
@@ -90,7 +91,9 @@ async def _serve(state: State, options: argparse.Namespace, terminal: TextIO) ->
         log.info("ready", url=info.url, gateway=info.gateway_url)
         terminal.close()  # from here on nobody waits for our first words
 
-    settings = cluster.ClusterSettings(state, options.gateway_port)
+    settings = cluster.ClusterSettings(
+        state, options.gateway_port, controllers=not options.no_controllers
+    )
     await cluster.run(settings, stop=stop, ready=ready)
 
 

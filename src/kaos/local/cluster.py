@@ -37,6 +37,7 @@ class ClusterSettings:
 
     state: State
     gateway_port: int = 8080
+    controllers: bool = True  # False: somebody runs `kaos controller` beside it
 
 
 async def run(
@@ -59,7 +60,8 @@ async def run(
         server.node = node
         async with _background(node.run) as node_started:
             manager = Manager(config, field_manager=FIELD_MANAGER)
-            manager.add(*controllers(manager, Settings.from_env()))
+            if settings.controllers:
+                manager.add(*controllers(manager, Settings.from_env()))
             async with _background(manager.run) as started:
                 await _first(stop, started, node_started)
                 if not stop.is_set():
