@@ -77,7 +77,6 @@ class Observed:
             try:
                 await self._run(scope, exchange)
                 outcome = "ok" if exchange.complete else "disconnected"
-                await exchange.drain()
             finally:
                 self._record(scope, exchange, outcome)
 
@@ -148,15 +147,15 @@ class _Exchange:
             raise BodyTooLarge(self._max_body)
 
     async def drain(self) -> None:
-        """Read away what is left of the request's body, for a moment.
-
-        Hypercorn waits for ever to hand over a body that nobody reads.
-        """
+        """Read away what is left of the request's body, for a moment."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN):
-                while not self._read:
-                    message = await self._receive()
-                    self._read = not message.get("more_body", False)
+                await self._read_on()
+
+    async def _read_on(self) -> None:
+        while not self._read:
+            message = await self._receive()
+            self._read = not message.get("more_body", False)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -166,7 +165,23 @@ class _Exchange:
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
             self.complete = not message.get("more_body", False)
-        await self._send(message)
+        if self.complete and not self._read:
+            await self._send_while_reading(message)
+        else:
+            await self._send(message)
+
+    async def _send_while_reading(self, message: Message) -> None:
+        """Send the end of a response to a request whose body nobody has read.
+
+        Hypercorn queues ten pieces of a body for the app and then waits, also to queue the news
+        that the exchange is over: without a reader it would wait for itself, for ever.
+        """
+        reading = asyncio.create_task(self._read_on())
+        try:
+            await self._send(message)
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
 
 
 def _header(scope: Scope, name: bytes) -> str:
