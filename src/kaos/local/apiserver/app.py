@@ -23,7 +23,7 @@ from kaos.local.apiserver.errors import (
     no_such_resource,
 )
 from kaos.local.apiserver.listing import list_bytes, list_page, selection
-from kaos.local.apiserver.negotiation import Wanted, media_type, parse_body
+from kaos.local.apiserver.negotiation import APPLY_PATCH, Wanted, media_type, parse_body
 from kaos.local.apiserver.options import DeleteOptions, WriteOptions, flag
 from kaos.local.apiserver.registry import Kind
 from kaos.local.apiserver.requests import Target, resolve
@@ -31,15 +31,7 @@ from kaos.local.apiserver.resources import Resources, Written, checked_doubles
 from kaos.local.apiserver.scale import get_scale
 from kaos.local.apiserver.store import Record, encode
 from kaos.local.apiserver.streams import status_response
-
-try:
-    from kaos.local.apiserver.tables import render_table
-except ImportError:
-
-    def render_table(kind, objects, *, list_metadata):
-        return {}
-
-
+from kaos.local.apiserver.tables import render_table
 from kaos.local.apiserver.versions import bytes_as, load_as
 from kaos.local.apiserver.watch import WatchHub, WatchOptions, WatchResponse
 
@@ -130,7 +122,7 @@ class ResourceApp:
         kind, namespace, name, subresource = target
         if kind.virtual:
             raise method_not_allowed()
-        wanted = Wanted.of(accept, _SHAPES)
+        wanted = Wanted.of(accept, _SHAPES, query.get("includeObject") or "Metadata")
         if flag(query, "watch") and not subresource:
             return WatchResponse(
                 self._store,
@@ -162,8 +154,11 @@ class ResourceApp:
         else:
             body, doubles = parse_body(raw, content_type)
             options = WriteOptions.of(request.query_params, request.headers.get("user-agent", ""))
-            warnings = checked_doubles(doubles, options)
-            response = self._change(request.method, target, body, options, content_type, warnings)
+            warnings = checked_doubles(kind, doubles, options)
+            named = bool(request.query_params.get("fieldManager"))
+            response = self._change(
+                request.method, target, body, options, content_type, warnings, named=named
+            )
         if not kind.virtual:
             await self._kept()
         return response
@@ -176,6 +171,8 @@ class ResourceApp:
         options: WriteOptions,
         content_type: str,
         warnings: tuple[str, ...],
+        *,
+        named: bool,
     ) -> Response:
         kind, namespace, name, subresource = target
         resources = self._resources
@@ -191,6 +188,11 @@ class ResourceApp:
             raise method_not_allowed()
         elif method == "PUT":
             written = resources.update(kind, namespace, name, body, options, subresource)
+        elif media_type(content_type) == APPLY_PATCH:
+            if not named:
+                message = 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: '
+                raise StatusError(422, "Invalid", message + "is required for apply patch")
+            written = resources.apply(kind, namespace, name, body, options, subresource)
         else:
             patch = media_type(content_type)
             written = resources.patch(kind, namespace, name, patch, body, options, subresource)
@@ -248,7 +250,7 @@ def _shaped(kind: Kind, record: Record, wanted: Wanted) -> bytes:
     if wanted.shape == "Table":
         obj = load_as(kind, record)
         metadata = {"resourceVersion": str(record.rv)}
-        return encode(render_table(kind, [obj], list_metadata=metadata))
+        return encode(render_table(kind, [obj], list_metadata=metadata, include=wanted.include))
     if wanted.shape:
         return _partial(kind, record, wanted)
     return bytes_as(kind, record)
@@ -263,7 +265,7 @@ def _partial(kind: Kind, record: Record, wanted: Wanted) -> bytes:
 def _list(kind: Kind, records: list[Record], metadata: dict[str, Any], wanted: Wanted) -> bytes:
     if wanted.shape == "Table":
         objects = [load_as(kind, record) for record in records]
-        return encode(render_table(kind, objects, list_metadata=metadata))
+        return encode(render_table(kind, objects, list_metadata=metadata, include=wanted.include))
     if wanted.shape:
         items = [_partial(kind, record, wanted) for record in records]
         head = {

@@ -131,6 +131,13 @@ def mark_deleted(obj: dict[str, Any], now: datetime, grace: int = 0) -> None:
         metadata["generation"] += 1
 
 
+def drop_finalizer(obj: dict[str, Any], finalizer: str) -> None:
+    """Take a finalizer off an object."""
+    metadata = obj["metadata"]
+    metadata["finalizers"] = [f for f in metadata.get("finalizers") or () if f != finalizer]
+    _drop_empty(metadata)
+
+
 def validate(kind: Kind, obj: dict[str, Any], old: dict[str, Any] | None = None) -> list[Cause]:
     """What is wrong with the metadata of an object about to be written."""
     metadata = obj["metadata"]

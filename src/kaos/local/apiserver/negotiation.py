@@ -29,14 +29,15 @@ class Wanted:
 
     shape: str = ""
     version: str = ""
+    include: str = "Metadata"  # what a table carries of its objects
 
     @classmethod
-    def of(cls, accept: str, shapes: frozenset[str]) -> "Wanted":
+    def of(cls, accept: str, shapes: frozenset[str], include: str = "Metadata") -> "Wanted":
         """The first form in an Accept header that can be given; the plain one else."""
         for media, parameters in _parts(accept):
             shape = parameters.get("as", "")
             if media in {JSON, "*/*"} and (not shape or shape in shapes):
-                return cls(shape, parameters.get("v", ""))
+                return cls(shape, parameters.get("v", ""), include)
         return cls()
 
 

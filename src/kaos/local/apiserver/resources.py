@@ -11,7 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 from kaos.local.apiserver import metadata as meta
+from kaos.local.apiserver.apply import apply, record_update
 from kaos.local.apiserver.errors import (
     Cause,
     already_exists,
@@ -20,7 +23,7 @@ from kaos.local.apiserver.errors import (
     field_invalid,
     forbidden,
     invalid,
-    method_not_allowed,
+    no_such_resource,
     not_found,
     unsupported_media_type,
 )
@@ -34,6 +37,7 @@ from kaos.local.apiserver.options import WriteOptions
 from kaos.local.apiserver.patches import json_patch, merge_patch
 from kaos.local.apiserver.registry import Kind, Registry
 from kaos.local.apiserver.scale import get_scale, set_scale
+from kaos.local.apiserver.schema import StructuralSchema
 from kaos.local.apiserver.services import ServiceAddresses
 from kaos.local.apiserver.store import Event, Record, Store
 from kaos.local.apiserver.strategic import strategic_patch
@@ -44,6 +48,9 @@ Object = dict[str, Any]
 
 # Kinds that the real server lets nobody update without a resourceVersion.
 _LOCKED = frozenset({"leases.coordination.k8s.io", "poddisruptionbudgets.policy"})
+
+
+_exact = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Written(NamedTuple):
@@ -77,6 +84,7 @@ class Resources:
             lambda: (record.load() for record in store.current("/services"))
         )
         self._strategies = Strategies(self._addresses)
+        self._schemas: dict[str, tuple[dict[str, Any], StructuralSchema]] = {}
         store.on_write.append(self._follow)
 
     def _follow(self, event: Event) -> None:
@@ -100,7 +108,15 @@ class Resources:
 
     # Writing
 
-    def create(self, kind: Kind, namespace: str, body: Any, options: WriteOptions) -> Written:
+    def create(
+        self,
+        kind: Kind,
+        namespace: str,
+        body: Any,
+        options: WriteOptions,
+        *,
+        applied: bool = False,
+    ) -> Written:
         """Create an object."""
         obj = self._accept(kind, namespace, "", body)
         if obj["metadata"].get("resourceVersion") not in {None, "", "0"}:
@@ -111,7 +127,44 @@ class Resources:
         name = obj["metadata"]["name"]
         if self.store.get(kind.bucket, namespace, name) is not None:
             raise already_exists(kind, name)
+        if not applied:
+            record_update(kind, None, obj, options.manager, "", self.now())
         return Written(self._put(kind, obj, options), created=True, warnings=warnings)
+
+    def apply(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        body: Any,
+        options: WriteOptions,
+        subresource: str = "",
+    ) -> Written:
+        """Server-side apply: create the object or merge the manifest into it."""
+        config = self._accept(kind, namespace, name, body)
+        metadata = config["metadata"]
+        if metadata.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        record = self.store.get(kind.bucket, namespace, name)
+        if record is None and subresource:
+            raise not_found(kind, name)
+        live = load_as(kind, record) if record else {"metadata": {}}
+        if record and (metadata.get("resourceVersion") or metadata.get("uid")):
+            self._check_lock(kind, config, live)
+        merged = apply(
+            kind,
+            live,
+            config,
+            options.manager,
+            force=options.force,
+            subresource=subresource,
+            now=self.now(),
+        )
+        if record is None:
+            merged.update(apiVersion=kind.api_version, kind=kind.kind)
+            merged["metadata"]["name"] = name
+            return self.create(kind, namespace, merged, options, applied=True)
+        return self._replace(kind, record, merged, options, subresource, applied=True)
 
     def update(
         self,
@@ -130,26 +183,37 @@ class Resources:
         return self._replace(kind, old, obj, options, subresource)
 
     def _replace(
-        self, kind: Kind, record: Record, obj: Object, options: WriteOptions, subresource: str
+        self,
+        kind: Kind,
+        record: Record,
+        obj: Object,
+        options: WriteOptions,
+        subresource: str,
+        *,
+        applied: bool = False,
     ) -> Written:
+        """Write ``obj`` over ``record``; ``applied``: the field managers are worked out already."""
         old = load_as(kind, record)
-        name = record.key[1]
-        self._check_lock(kind, obj, old)
+        owned = obj["metadata"].get("managedFields")
+        if not applied:
+            self._check_lock(kind, obj, old)
         if subresource == "status":
             if not kind.has_status:
-                raise method_not_allowed()
-            obj = {**old, "status": obj.get("status")}
-            if obj["status"] is None:
+                raise no_such_resource()
+            status = obj.get("status")
+            obj = {**old, "metadata": dict(old["metadata"]), "status": status}
+            if status is None:
                 del obj["status"]
         meta.prepare_update(obj, old)
+        _set_managed_fields(obj, old, owned)
         warnings = self._complete(kind, obj, old, options, subresource)
         meta.bump_generation(kind, obj, old)
-        if obj == old:
+        if _same(obj, old):
             return Written(old, warnings=warnings)
+        if not applied:
+            record_update(kind, old, obj, options.manager, subresource, self.now())
         if _finished(kind, obj):
             return Written(self.remove(kind, record, obj, dry_run=options.dry_run), False, warnings)
-        if self.store.get(kind.bucket, *record.key) is not record:
-            raise conflict(kind, name)
         return Written(self._put(kind, obj, options), warnings=warnings)
 
     def patch(
@@ -283,14 +347,47 @@ class Resources:
         Raises:
             StatusError: 422 with every cause.
         """
+        schema = self._schema(kind)
+        warnings: tuple[str, ...] = ()
+        if schema is not None:
+            unknown = [f'unknown field "{path}"' for path in schema.prune(obj)]
+            warnings = _told(kind, unknown, options)
         if not subresource:
             self._strategies.prepare(kind, obj, old)
         causes = meta.validate(kind, obj, old)
+        if schema is not None:
+            schema.default(obj)
+            causes += schema.validate(obj)
         if not subresource:
             causes += self._strategies.validate(kind, obj, old)
         if causes:
             raise invalid(kind, obj["metadata"].get("name") or "", causes)
-        return ()
+        if not subresource:
+            self._strategies.finish(kind, obj, meta.timestamp(self.now()))
+        return warnings
+
+    def _schema(self, kind: Kind) -> StructuralSchema | None:
+        if kind.schema is None:
+            return None
+        known = self._schemas.get(kind.resource + kind.version)
+        if known is None or known[0] is not kind.schema:
+            known = (kind.schema, StructuralSchema(kind.schema))
+            self._schemas[kind.resource + kind.version] = known
+        return known[1]
+
+
+def _told(kind: Kind, found: list[str], options: WriteOptions) -> tuple[str, ...]:
+    """What to say about fields that are not as they should be.
+
+    Raises:
+        StatusError: 400 when validation is strict.
+    """
+    if found and options.validation == "Strict":
+        raise bad_request(
+            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}:'
+            f" strict decoding error: {', '.join(found)}"
+        )
+    return tuple(found) if options.validation == "Warn" else ()
 
 
 def _patched(kind: Kind, sort: str, old: Object, patch: Any) -> Any:
@@ -304,6 +401,23 @@ def _patched(kind: Kind, sort: str, old: Object, patch: Any) -> Any:
     raise unsupported_media_type(sort, accepted if kind.crd else [*accepted, STRATEGIC_PATCH])
 
 
+def _set_managed_fields(obj: Object, old: Object, given: Any) -> None:
+    """Who leaves managedFields out does not mean to lose them; ``[{}]`` does."""
+    metadata = obj["metadata"]
+    if not given:
+        given = old["metadata"].get("managedFields")
+    entries = [entry for entry in given or () if entry]
+    if entries:
+        metadata["managedFields"] = entries
+    else:
+        metadata.pop("managedFields", None)
+
+
+def _same(new: Object, old: Object) -> bool:
+    # Python takes 1 for true; the encoded form does not.
+    return new == old and _exact(new) == _exact(old)
+
+
 def _finished(kind: Kind, obj: Object) -> bool:
     """Whether a deleted object has nothing left to wait for."""
     metadata = obj["metadata"]
@@ -314,13 +428,10 @@ def _finished(kind: Kind, obj: Object) -> bool:
     return not metadata.get("deletionGracePeriodSeconds")
 
 
-def checked_doubles(doubles: list[str], options: WriteOptions) -> tuple[str, ...]:
+def checked_doubles(kind: Kind, doubles: list[str], options: WriteOptions) -> tuple[str, ...]:
     """What to say about fields that a body names twice.
 
     Raises:
         StatusError: 400 when validation is strict.
     """
-    found = tuple(f'duplicate field "{path}"' for path in doubles)
-    if found and options.validation == "Strict":
-        raise bad_request(f"strict decoding error: {', '.join(found)}")
-    return found if options.validation == "Warn" else ()
+    return _told(kind, [f'duplicate field "{path}"' for path in doubles], options)

@@ -23,8 +23,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kaos.local.apiserver.app import ResourceApp
 from kaos.local.apiserver.auth import BearerAuth
 from kaos.local.apiserver.builtin_kinds import builtin_kinds
+from kaos.local.apiserver.crd import Definitions
 from kaos.local.apiserver.discovery import Discovery
+from kaos.local.apiserver.gc import Collector
+from kaos.local.apiserver.journal import Journal
 from kaos.local.apiserver.nodeproxy import NodeProxy
+from kaos.local.apiserver.openapi import openapi_routes
 from kaos.local.apiserver.options import WriteOptions
 from kaos.local.apiserver.registry import Registry
 from kaos.local.apiserver.resources import Resources
@@ -56,9 +60,14 @@ class APIServer:
     ) -> None:
         self.node: NodeProxy | None = None
         self.registry = Registry(builtin_kinds())
-        self.store = Store(history=history)
+        self._journal = Journal(database) if database else None
+        self.store = (
+            self._journal.restore(history=history) if self._journal else Store(history=history)
+        )
+        Definitions(self.registry, self.store)
         self.resources = Resources(self.registry, self.store)
         self.hub = WatchHub(self.store)
+        self._collector = Collector(self.resources)
         self._discovery = Discovery(self.registry, version=version)
         resources = ResourceApp(self.resources, self.hub, self._discovery, self._kept)
         self.app = Starlette(
@@ -66,6 +75,7 @@ class APIServer:
                 *(Route(path, _healthy) for path in ("/healthz", "/readyz", "/livez")),
                 Route("/version", self._version),
                 Route("/version/", self._version),
+                *openapi_routes(self.registry, version=version),
                 *stream_routes(lambda: self.node, self._pod),
                 Route("/api", resources),
                 Route("/api/{path:path}", resources),
@@ -91,7 +101,8 @@ class APIServer:
         return Response(self._discovery.version(), media_type="application/json")
 
     async def _kept(self) -> None:
-        pass
+        if self._journal is not None:
+            await self._journal.kept()
 
     @asynccontextmanager
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
@@ -113,6 +124,7 @@ class APIServer:
             hypercorn.asyncio.serve(running, config, shutdown_trigger=stop.wait),  # type: ignore[arg-type]
             name="apiserver",
         )
+        collector = asyncio.create_task(self._collector.run(), name="garbage collection")
         try:
             yield f"http://{address}:{number}"
         finally:
@@ -122,6 +134,10 @@ class APIServer:
                 await asyncio.wait_for(asyncio.shield(server), _STOP_SECONDS)
             running.cancel()
             await server
+            collector.cancel()
+            await asyncio.wait([collector])
+            if self._journal is not None:
+                await asyncio.to_thread(self._journal.close)
 
 
 class _Running:

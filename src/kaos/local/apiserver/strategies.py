@@ -10,6 +10,11 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
+from kaos.local.apiserver.definitions import (
+    accepted_status,
+    default_definition,
+    validate_definition,
+)
 from kaos.local.apiserver.errors import (
     Cause,
     bad_request,
@@ -42,6 +47,7 @@ _POD_FROZEN = (
     "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions"
     " to existing tolerations),`spec.terminationGracePeriodSeconds`"
 )
+_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _PODS_MAY_CHANGE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
 
 
@@ -60,6 +66,7 @@ class Strategies:
             "daemonsets.apps": _default_daemon_set,
             "horizontalpodautoscalers.autoscaling": lambda obj, _: fill(_spec(obj), minReplicas=1),
             "networkpolicies.networking.k8s.io": _default_network_policy,
+            _DEFINITIONS: default_definition,
             "persistentvolumeclaims": lambda obj, _: fill(_spec(obj), volumeMode="Filesystem"),
         }
         self._rules: dict[str, Rules] = {
@@ -67,6 +74,7 @@ class Strategies:
             "services": validate_service,
             "configmaps": _validate_immutable_data,
             "secrets": _validate_secret,
+            _DEFINITIONS: validate_definition,
             **dict.fromkeys(
                 ("deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"),
                 _validate_workload,
@@ -90,6 +98,11 @@ class Strategies:
         rules = self._rules.get(kind.resource)
         with _shape(kind):
             return rules(obj, old) if rules else []
+
+    def finish(self, kind: Kind, obj: Object, now: str) -> None:
+        """Add what can only be said of an object that is valid."""
+        if kind.resource == _DEFINITIONS:
+            obj["status"] = accepted_status(obj, now)
 
 
 class _shape:  # noqa: N801 - reads as a statement

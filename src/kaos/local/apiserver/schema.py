@@ -1,0 +1,229 @@
+"""Structural schemas of custom resources: unknown fields, defaults, validation.
+
+Guarantees that fields the schema does not know are dropped (or refused, when
+the client asks for strict validation), that defaults fill what is absent, and
+that what is wrong is told by path in the words of the real server.
+
+CEL rules (``x-kubernetes-validations``) are not evaluated.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema_rs
+
+from kaos.local.apiserver.errors import (
+    Cause,
+    field_invalid,
+    field_required,
+    field_type_invalid,
+    field_unsupported,
+    quoted,
+)
+
+Schema = dict[str, Any]
+_ROOT = ("apiVersion", "kind", "metadata")
+_LIMITS: dict[str, Callable[[Any], str]] = {
+    "minimum": lambda n: f"should be greater than or equal to {n}",
+    "maximum": lambda n: f"should be less than or equal to {n}",
+    "exclusiveMinimum": lambda n: f"should be greater than {n}",
+    "exclusiveMaximum": lambda n: f"should be less than {n}",
+    "multipleOf": lambda n: f"should be a multiple of {n}",
+    "minLength": lambda n: f"should be at least {n} chars long",
+    "minItems": lambda n: f"should have at least {n} items",
+    "minProperties": lambda n: f"should have at least {n} properties",
+    "pattern": lambda text: f"should match '{text}'",
+}
+_TOO_MANY = {
+    "maxLength": ("FieldValueTooLong", "Too long: may not be more than {} bytes"),
+    "maxItems": ("FieldValueTooMany", "Too many: {found}: must have at most {} items"),
+    "maxProperties": ("FieldValueTooMany", "Too many: {found}: must have at most {} items"),
+}
+
+
+class StructuralSchema:
+    """One version's schema, made ready.
+
+    Args:
+        schema: The definition's ``openAPIV3Schema``.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._validator = jsonschema_rs.Draft4Validator(
+            _plain(schema, root=True), validate_formats=False
+        )
+
+    def prune(self, obj: dict[str, Any]) -> list[str]:
+        """Drop unknown fields; returns their paths."""
+        unknown: list[str] = []
+        _prune(obj, self._schema, "", unknown, root=True)
+        return unknown
+
+    def default(self, obj: dict[str, Any]) -> None:
+        """Fill in defaults."""
+        _default(obj, self._schema)
+
+    def validate(self, obj: dict[str, Any]) -> list[Cause]:
+        """What is wrong with an object."""
+        if self._validator.is_valid(obj):
+            return []
+        return [_cause(error, obj) for error in self._validator.iter_errors(obj)]
+
+
+# Unknown fields
+
+
+def _prune(value: Any, schema: Schema, at: str, unknown: list[str], *, root: bool = False) -> None:
+    if isinstance(value, list):
+        items = schema.get("items")
+        if isinstance(items, dict):
+            for index, item in enumerate(value):
+                _prune(item, items, f"{at}[{index}]", unknown)
+        return
+    if not isinstance(value, dict):
+        return
+    known = schema.get("properties") or {}
+    others = schema.get("additionalProperties")
+    keep = bool(schema.get("x-kubernetes-preserve-unknown-fields")) or others is True
+    spared = _ROOT if root or schema.get("x-kubernetes-embedded-resource") else ()
+    for name in list(value):
+        path = f"{at}.{name}" if at else name
+        if name in spared:
+            continue
+        if name in known:
+            _prune(value[name], known[name], path, unknown)
+        elif isinstance(others, dict):
+            _prune(value[name], others, path, unknown)
+        elif not keep:
+            unknown.append(path)
+            del value[name]
+
+
+# Defaults
+
+
+def _default(value: Any, schema: Schema) -> None:
+    if isinstance(value, list):
+        items = schema.get("items")
+        if isinstance(items, dict):
+            for item in value:
+                _default(item, items)
+        return
+    if not isinstance(value, dict):
+        return
+    known = schema.get("properties") or {}
+    for name, field in known.items():
+        absent = name not in value
+        # A null where none may be is as good as absent, if there is a default for it.
+        if "default" in field and (absent or (value[name] is None and not field.get("nullable"))):
+            value[name] = _copy(field["default"])
+        if name in value:
+            _default(value[name], field)
+    others = schema.get("additionalProperties")
+    if isinstance(others, dict):
+        for name, item in value.items():
+            if name not in known:
+                _default(item, others)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+# Validation
+
+
+def _plain(schema: Any, *, root: bool = False) -> Any:
+    """The schema as JSON Schema draft 4 (OpenAPI is nearly that) for the validator."""
+    if not isinstance(schema, dict):
+        return schema
+    result: Schema = {}
+    for name, value in schema.items():
+        match name:
+            case "properties":
+                result[name] = {field: _plain(inner) for field, inner in value.items()}
+            case "items" | "not" | "additionalProperties":
+                result[name] = _plain(value)
+            case "allOf" | "anyOf" | "oneOf":
+                result[name] = [_plain(inner) for inner in value]
+            case "description" | "default" | "example" | "title" | "externalDocs" | "format":
+                pass
+            case _ if not name.startswith("x-kubernetes-"):
+                result[name] = value
+    if root or schema.get("x-kubernetes-embedded-resource"):
+        # metadata is checked by the server itself.
+        result["properties"] = {**result.get("properties", {}), "metadata": {"type": "object"}}
+    if schema.get("x-kubernetes-int-or-string"):
+        result.pop("anyOf", None)
+        result["type"] = ["integer", "string"]
+    if schema.get("nullable") and "type" in result:
+        types = result["type"]
+        result["type"] = [*(types if isinstance(types, list) else [types]), "null"]
+        if "enum" in result:
+            result["enum"] = [*result["enum"], None]
+    result.pop("nullable", None)
+    return result
+
+
+def _cause(error: jsonschema_rs.ValidationError, obj: Any) -> Cause:
+    path: list[Any] = list(error.instance_path)
+    at = _shown(path)
+    value = _find(obj, path)
+    keyword, wanted = error.kind.name, error.kind.value
+    match keyword:
+        case "required":
+            return field_required(f"{at}.{wanted}" if at else wanted)
+        case "type":
+            types = ",".join(name for name in wanted if name != "null")
+            found = _type(value)
+            text = f"{at} in body must be of type {types}: {quoted(found)}"
+            return field_type_invalid(at, found, text)
+        case "enum":
+            return field_unsupported(at, value, [choice for choice in wanted if choice is not None])
+        case _ if keyword in _TOO_MANY:
+            reason, text = _TOO_MANY[keyword]
+            return Cause(at, reason, text.format(wanted, found=len(value)))
+        case _ if keyword in _LIMITS:
+            if isinstance(wanted, float) and wanted.is_integer():
+                wanted = int(wanted)
+            return field_invalid(at, value, f"{at} in body {_LIMITS[keyword](wanted)}")
+        case _:
+            return field_invalid(at, value, f"{at} in body: {error.message}")
+
+
+def _type(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def _shown(path: list[Any]) -> str:
+    text = ""
+    for part in path:
+        if isinstance(part, int) or (text and not re.fullmatch(r"[A-Za-z_][\w-]*", part)):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def _find(obj: Any, path: list[Any]) -> Any:
+    for part in path:
+        obj = obj[part]
+    return obj
