@@ -26,7 +26,9 @@ from kaos.local.apiserver.registry import Kind, Registry
 from kaos.local.apiserver.store import encode
 
 JSON: Final = "application/json"
-V2_PROTOBUF: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+V2_PROTOBUF: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+# The name that clients ask by; Go's parser refuses the "@" in an answer's Content-Type.
+_V2_PROTOBUF_ASKED: Final = V2_PROTOBUF.replace(".v1.0", "@v1.0")
 _LONG: Final = timedelta(days=365)
 
 
@@ -102,7 +104,8 @@ def openapi_routes(registry: Registry, *, version: str) -> list[Route]:
 
     async def v2(request: Request) -> Response:
         accepted = request.headers.get("accept", "")
-        media = V2_PROTOBUF if V2_PROTOBUF in accepted else JSON
+        protobuf = V2_PROTOBUF in accepted or _V2_PROTOBUF_ASKED in accepted
+        media = V2_PROTOBUF if protobuf else JSON
         body = documents.v2(media)
         return _answer(request, body, _hash(body), media)
 
