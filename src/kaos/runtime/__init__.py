@@ -34,13 +34,14 @@ from kaos.runtime.errors import (
 from kaos.runtime.events import EventRecorder
 from kaos.runtime.health import HttpServer
 from kaos.runtime.leader import LeaderElection
-from kaos.runtime.manager import Manager
+from kaos.runtime.manager import Manager, run_until_signal
 from kaos.runtime.owners import (
     controller_of,
     is_controlled_by,
     owner_reference,
     set_controller_reference,
 )
+from kaos.runtime.predicates import anything, spec_changed
 from kaos.runtime.resources import (
     CONFIG_MAP,
     CUSTOM_RESOURCE_DEFINITION,
@@ -65,6 +66,7 @@ from kaos.runtime.resources import (
     Resource,
     ResourceType,
 )
+from kaos.runtime.writes import create_or_update, retry_on_conflict
 
 __all__ = [
     "CONFIG_MAP",
@@ -124,13 +126,18 @@ __all__ = [
     "UnknownKind",
     "Unreachable",
     "Watches",
+    "anything",
     "condition",
     "controller_of",
+    "create_or_update",
     "find_condition",
     "is_controlled_by",
     "is_true",
     "merge_conditions",
     "owner_reference",
+    "retry_on_conflict",
+    "run_until_signal",
     "set_controller_reference",
+    "spec_changed",
     "timestamp",
 ]
