@@ -46,7 +46,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     owner_references: list[OwnerReference] = []
     finalizers: list[str] = []
     creation_timestamp: str = ""
-    deletion_timestamp: str = ""
+    deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     generate_name: str = ""
 
@@ -131,7 +131,7 @@ class Object:
     @property
     def deleting(self) -> bool:
         """Whether deletion was asked for (the object waits for its finalizers or grace period)."""
-        return bool(self.metadata.deletion_timestamp)
+        return self.metadata.deletion_timestamp is not None
 
     @property
     def spec(self) -> dict[str, Any]:
