@@ -47,9 +47,9 @@ async def fetch(weights: Weights, store: Store, progress: Progress) -> None:
     Raises:
         DownloadError: They cannot be had.
     """
-    if await asyncio.to_thread(store.check, weights):
-        return
     try:
+        if await asyncio.to_thread(store.check, weights):
+            return
         store.weights.mkdir(parents=True, exist_ok=True)
         async with _lock(store.weights / "lock", progress):
             # While we waited, another process may have brought it.

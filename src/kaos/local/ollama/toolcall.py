@@ -92,7 +92,7 @@ def copy_pattern(message: str) -> str | None:
     # Double quotes and backslashes would have to be escaped for JSON and for the grammar in turn.
     words = re.sub(r'["\\]', "", clean).split()
     # Quotes around words are not meant to be copied; inside them (don't) they are.
-    units = [word.strip("'") or word for word in words]
+    units = [re.sub(r"^'|'(?=[.,!?;:]*$)", "", word) or word for word in words]
     if len(units) > _MAX_WORDS:
         units = re.split(r"(?<=[.!?:])\s", " ".join(units))[-_MAX_SENTENCES:]
     # From the last word back: a run that starts here ends here, or goes on with the next.
@@ -163,4 +163,4 @@ class _Constrain:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([.^$*+?()\[\]{}|/-])", r"\\\1", text)
+    return re.sub(r"([.^$*+?()\[\]{}|])", r"\\\1", text)
