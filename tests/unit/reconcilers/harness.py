@@ -1,0 +1,99 @@
+"""An API server with the controllers on it; no node runs.
+
+A test plays the Deployment controller and the Gateway by writing their statuses.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from kaos import api
+from kaos.runtime import DEPLOYMENT, Client, ClusterConfig, NotFound, Object, Resource
+
+HOSTED = {"mode": "Hosted", "hostedConfig": {"model": "smollm2:135m"}}
+ECHO = {"type": "python-runtime", "config": {"mcp": "test-mcp-echo-server"}}
+
+
+class Cluster:
+    """An API server with the controllers on it."""
+
+    def __init__(self, client: Client, config: ClusterConfig) -> None:
+        self.client = client
+        self.config = config
+
+    async def apply(
+        self, kind: str, name: str, spec: dict[str, Any], namespace: str = "default"
+    ) -> Object:
+        return await self.client.apply(
+            {
+                "apiVersion": "kaos.tools/v1alpha1",
+                "kind": kind,
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": spec,
+            }
+        )
+
+    async def eventually(
+        self,
+        resource: Resource,
+        name: str,
+        check: Callable[[Object], Any],
+        namespace: str = "default",
+        seconds: float = 5,
+    ) -> Object:
+        """Wait until an object is as it shall be."""
+        seen: Object | None = None
+        try:
+            with anyio.fail_after(seconds):
+                while True:
+                    try:
+                        seen = await self.client.get(resource, name, namespace)
+                        if check(seen):
+                            return seen
+                    except NotFound:
+                        pass
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"not so: {seen.to_dict() if seen else 'absent'}") from None
+
+    async def gone(self, resource: Resource, name: str, namespace: str = "default") -> None:
+        """Wait until an object does not exist."""
+        with anyio.fail_after(5):
+            while any(  # noqa: ASYNC110 - another process decides
+                o.name == name for o in await self.client.list(resource, namespace)
+            ):
+                await asyncio.sleep(0.01)
+
+    async def roll_out(self, name: str, *, available: int = 1) -> None:
+        """Say what the Deployment controller says when all pods serve (or none)."""
+        found = await self.eventually(DEPLOYMENT, name, lambda _: True)
+        status = {
+            "observedGeneration": found.metadata.generation,
+            "replicas": 1,
+            "updatedReplicas": 1,
+            "readyReplicas": available,
+            "availableReplicas": available,
+        }
+        await self.client.patch(
+            DEPLOYMENT, name, "default", {"status": status}, subresource="status"
+        )
+
+    async def ready_model(self) -> None:
+        await self.apply("ModelAPI", "ollama", HOSTED)
+        await self.roll_out("modelapi-ollama")
+        await self.eventually(api.ModelAPI, "ollama", ready)
+
+
+def ready(obj: Object) -> bool:
+    return bool(obj.status.get("ready"))
+
+
+def says(type_: str, reason: str) -> Callable[[Object], bool]:
+    def check(obj: Object) -> bool:
+        return any(
+            c["type"] == type_ and c["reason"] == reason for c in obj.status.get("conditions", ())
+        )
+
+    return check

@@ -1,0 +1,212 @@
+"""The reconcilers against the embedded API server: what they write, and when."""
+
+import asyncio
+
+from kaos import api
+from kaos.runtime import DEPLOYMENT, HTTP_ROUTE, POD, SERVICE, Object
+from tests.unit.reconcilers.harness import ECHO, HOSTED, Cluster, ready, says
+
+
+async def test_a_model_api_and_its_agent_become_ready(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply("Agent", "assistant", {"modelAPI": "ollama"})
+    await cluster.eventually(api.Agent, "assistant", says("Available", "RolloutPending"))
+    await cluster.roll_out("assistant")
+
+    agent = await cluster.eventually(api.Agent, "assistant", ready)
+
+    assert agent.status["phase"] == "Ready"
+    assert agent.status["model"] == "smollm2:135m"
+    assert agent.status["endpoint"] == "http://assistant.default.svc.cluster.local"
+    assert agent.status["observedGeneration"] == agent.metadata.generation
+    assert agent.metadata.finalizers == []  # w8: deleting needs no controller
+
+
+async def test_a_missing_model_api_is_waited_for_and_named(cluster: Cluster) -> None:
+    await cluster.apply("Agent", "early", {"modelAPI": "late"})
+    agent = await cluster.eventually(
+        api.Agent, "early", says("DependenciesReady", "DependencyMissing")
+    )
+    assert agent.status["phase"] == "Waiting"
+    assert agent.status["message"] == 'ModelAPI "late" does not exist'
+
+    await cluster.apply("ModelAPI", "late", HOSTED)
+    await cluster.roll_out("modelapi-late")
+    await cluster.roll_out("early")
+    await cluster.eventually(api.Agent, "early", ready)
+
+
+async def test_w2_a_peer_that_comes_late_needs_no_new_pod(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply(
+        "Agent", "boss", {"modelAPI": "ollama", "agentNetwork": {"access": ["peer"]}}
+    )
+    await cluster.roll_out("boss")
+    boss = await cluster.eventually(api.Agent, "boss", says("Available", "RolloutComplete"))
+    assert 'Agent "peer" does not exist' in boss.status["message"]
+    before = await cluster.client.get(DEPLOYMENT, "boss", "default")
+
+    await cluster.apply("Agent", "peer", {"modelAPI": "ollama"})
+    await cluster.roll_out("peer")
+
+    await cluster.eventually(api.Agent, "boss", ready)
+    after = await cluster.client.get(DEPLOYMENT, "boss", "default")
+    assert after.metadata.generation == before.metadata.generation
+
+
+async def test_agents_that_may_ask_each_other_both_become_ready(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    for name, other in (("one", "two"), ("two", "one")):
+        spec = {"modelAPI": "ollama", "agentNetwork": {"access": [other]}}
+        await cluster.apply("Agent", name, spec)
+        await cluster.roll_out(name)
+    for name in ("one", "two"):
+        await cluster.eventually(api.Agent, name, ready)
+
+
+async def test_w4_ready_goes_when_a_dependency_goes_and_the_pod_stays(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply("MCPServer", "echo", ECHO)
+    await cluster.roll_out("mcpserver-echo")
+    await cluster.apply("Agent", "assistant", {"modelAPI": "ollama", "mcpServers": ["echo"]})
+    await cluster.roll_out("assistant")
+    await cluster.eventually(api.Agent, "assistant", ready)
+
+    await cluster.roll_out("mcpserver-echo", available=0)
+
+    agent = await cluster.eventually(api.Agent, "assistant", lambda a: not ready(a), seconds=1)
+    assert agent.status["message"].startswith('MCPServer "echo" is not ready')
+    await cluster.client.get(DEPLOYMENT, "assistant", "default")  # it is still there
+
+    await cluster.roll_out("mcpserver-echo")
+    await cluster.eventually(api.Agent, "assistant", ready)
+
+
+async def test_w9_what_is_turned_off_goes_away(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply("Agent", "shy", {"modelAPI": "ollama"})
+    await cluster.eventually(SERVICE, "shy", lambda _: True)
+    await cluster.eventually(HTTP_ROUTE, "shy", lambda _: True)
+
+    await cluster.apply("Agent", "shy", {"modelAPI": "ollama", "agentNetwork": {"expose": False}})
+
+    await cluster.gone(SERVICE, "shy")
+    await cluster.gone(HTTP_ROUTE, "shy")
+    agent = await cluster.eventually(api.Agent, "shy", says("Routed", "NotExposed"))
+    assert agent.status["endpoint"] == ""
+
+
+async def test_an_object_of_somebody_elses_is_left_alone(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    mine = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "taken", "namespace": "default"},
+        "spec": {"ports": [{"port": 1}]},
+    }
+    before = await cluster.client.create(mine)
+    await cluster.apply("Agent", "taken", {"modelAPI": "ollama"})
+
+    agent = await cluster.eventually(api.Agent, "taken", says("Accepted", "NameConflict"))
+
+    assert agent.status["phase"] == "Failed"
+    after = await cluster.client.get(SERVICE, "taken", "default")
+    assert after.metadata.resource_version == before.metadata.resource_version
+
+
+async def test_w7_drift_is_put_right(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.client.patch(
+        DEPLOYMENT,
+        "modelapi-ollama",
+        "default",
+        {"spec": {"template": {"spec": {"automountServiceAccountToken": True}}}},
+    )
+
+    def right(found: Object) -> bool:
+        return found.spec["template"]["spec"]["automountServiceAccountToken"] is False
+
+    await cluster.eventually(DEPLOYMENT, "modelapi-ollama", right)
+
+
+async def test_a_refused_spec_says_why_and_a_mended_one_recovers(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply("Agent", "picky", {"modelAPI": "ollama", "model": "gpt-x"})
+    agent = await cluster.eventually(api.Agent, "picky", says("Ready", "ModelNotServed"))
+    assert agent.status["phase"] == "Failed"
+
+    await cluster.apply("Agent", "picky", {"modelAPI": "ollama", "model": "ollama/smollm2:135m"})
+    await cluster.roll_out("picky")
+    await cluster.eventually(api.Agent, "picky", ready)
+
+
+async def test_the_oldest_agent_of_a_name_has_the_short_path(cluster: Cluster) -> None:
+    await cluster.client.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "aaa"}}
+    )
+    for namespace in ("default", "aaa"):
+        await cluster.apply("ModelAPI", "ollama", HOSTED, namespace)
+    await cluster.apply("Agent", "dup", {"modelAPI": "ollama"})
+    await cluster.eventually(HTTP_ROUTE, "dup", lambda r: len(r.spec["rules"]) == 2)
+    await asyncio.sleep(1.1)  # creationTimestamp counts whole seconds
+    await cluster.apply("Agent", "dup", {"modelAPI": "ollama"}, "aaa")
+
+    second = await cluster.eventually(
+        api.Agent, "dup", says("Routed", "RouteConflict"), namespace="aaa"
+    )
+    message = next(c["message"] for c in second.status["conditions"] if c["type"] == "Routed")
+    assert message == "/dup belongs to Agent default/dup; served at /aaa/agent/dup only"
+
+    await cluster.client.delete(api.Agent, "dup", "default")
+    await cluster.eventually(
+        HTTP_ROUTE, "dup", lambda r: len(r.spec["rules"]) == 2, namespace="aaa"
+    )
+
+
+async def test_a_failed_pull_is_told_in_the_pullers_words(cluster: Cluster) -> None:
+    await cluster.apply("ModelAPI", "ollama", HOSTED)
+    deployment = await cluster.eventually(DEPLOYMENT, "modelapi-ollama", lambda _: True)
+    template = deployment.spec["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": "p", "namespace": "default"},
+        "spec": template["spec"],
+    }
+    await cluster.client.create(pod)
+    words = 'model "smollm2:135m" cannot be had: no route to the library'
+    puller = {
+        "name": "puller",
+        "ready": False,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": f"starting\n{words}\n"}},
+    }
+    await cluster.client.patch(
+        POD,
+        "p",
+        "default",
+        {"status": {"containerStatuses": [puller]}},
+        subresource="status",
+    )
+    found = await cluster.eventually(api.ModelAPI, "ollama", says("Ready", "ModelPullFailed"))
+    assert found.status["message"] == words
+    assert found.status["phase"] == "Failed"
+
+
+async def test_nothing_is_written_when_nothing_changes(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    before = await cluster.client.get(api.ModelAPI, "ollama", "default")
+    label = {"metadata": {"labels": {"poke": "1"}}}  # a change that asks for a look
+    poked = await cluster.client.patch(api.ModelAPI, "ollama", "default", label)
+    children = [
+        (await cluster.client.get(kind, "modelapi-ollama", "default")).metadata.resource_version
+        for kind in (DEPLOYMENT, SERVICE)
+    ]
+    await asyncio.sleep(0.3)
+    after = await cluster.client.get(api.ModelAPI, "ollama", "default")
+    assert after.metadata.resource_version == poked.metadata.resource_version
+    assert after.metadata.generation == before.metadata.generation
+    assert children == [
+        (await cluster.client.get(kind, "modelapi-ollama", "default")).metadata.resource_version
+        for kind in (DEPLOYMENT, SERVICE)
+    ]
