@@ -36,6 +36,7 @@ class ClusterProcess:
         """Keep what `start` made."""
         self.state = state
         self._process = process
+        self.started = time.monotonic()
         self._errors = errors
         self._lifeline = lifeline
 

@@ -13,7 +13,7 @@ _PATIENCE = 30.0
 
 def config_of(state: State, info: ClusterInfo) -> ClusterConfig:
     """How to reach a running cluster."""
-    return ClusterConfig.direct(info.url, state.token())
+    return ClusterConfig.direct(info.url, state.token(), ca=state.certificate)
 
 
 def require_running(state: State) -> ClusterInfo:

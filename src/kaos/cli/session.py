@@ -79,7 +79,6 @@ class _Session:
         self._process = process
         self._keep = False
         self._out = console(stderr=request.ask is not None)
-        self._began = time.monotonic()
 
     def interrupted(self) -> None:
         """A signal came: stop in order, or at once when it is the second."""
@@ -93,7 +92,7 @@ class _Session:
         request, process = self._request, self._process
         if process is not None:
             info = await process.ready()
-            self._out.print(f"Cluster is up ({time.monotonic() - self._began:.1f} s)")
+            self._out.print(f"Cluster is up ({time.monotonic() - process.started:.1f} s)")
             self._keep = request.detach
             start_soon(_expect_alive, process)
         else:

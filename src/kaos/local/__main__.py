@@ -2,7 +2,8 @@
 
 Guaranteed: it owns its state folder or says who does and ends; SIGTERM, SIGINT and, when it was
 started by a program in the foreground, that program's death (end-of-file on the lifeline) stop it
-in order with exit code 0; what a killed predecessor left running is ended first. It logs JSON
+in order with exit code 0; what a killed predecessor left running is
+ended first (by the node). It logs JSON
 to `logs/cluster.log`; only what keeps it from starting goes to standard error, as one line.
 """
 
@@ -20,7 +21,6 @@ import anyio
 import structlog
 
 from kaos.local import cluster
-from kaos.local.node import orphans
 from kaos.local.state import DEFAULT_FOLDER, ClusterInfo, State, StateError
 from kaos.telemetry import logs
 
@@ -62,8 +62,6 @@ def _run(state: State, options: argparse.Namespace) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         log.info("starting", state=str(state.folder), gateway_port=options.gateway_port)
-        for orphan in orphans.reap(state.node):
-            log.warning("ended a process that a killed cluster left", process=orphan.owner)
         try:
             asyncio.run(_serve(state, options, terminal))
         except Exception as error:  # noqa: BLE001 (the last place that can tell of it)

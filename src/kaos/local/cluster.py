@@ -19,9 +19,9 @@ import anyio
 import structlog
 
 from kaos import __version__, api
-from kaos.local import gateway_api, kubeconfig
-from kaos.local.apiserver import APIServer
-from kaos.local.node import Node
+from kaos.local import certificate, gateway_api, kubeconfig
+from kaos.local.apiserver.server import APIServer
+from kaos.local.node.node import Node
 from kaos.local.state import ClusterInfo, State
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
 from kaos.runtime import Client, ClusterConfig, Manager
@@ -52,9 +52,10 @@ async def run(
     """
     state = settings.state
     server = APIServer(database=state.database, token=state.token())
-    async with server.serve() as url:
-        kubeconfig.write(state.kubeconfig, url, state.token())
-        config = ClusterConfig.direct(url, state.token())
+    certificate.create(state.certificate, state.key)
+    async with server.serve(tls=(state.certificate, state.key)) as url:
+        kubeconfig.write(state.kubeconfig, url, state.token(), state.certificate.read_bytes())
+        config = ClusterConfig.direct(url, state.token(), ca=state.certificate)
         await _set_up(config, settings.gateway_port)
         node = Node(config, state.node, gateway_port=settings.gateway_port)
         server.node = node

@@ -71,6 +71,8 @@ class State:
         self.node = self.folder / "node"
         self.logs = self.folder / "logs"
         self.cluster_log = self.logs / "cluster.log"
+        self.certificate = self.folder / "server.crt"
+        self.key = self.folder / "server.key"
         self.cluster_file = self.folder / "cluster.json"
         self._token_file = self.folder / "token"
         self._lock_file = self.folder / "lock"

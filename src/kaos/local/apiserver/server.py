@@ -105,8 +105,17 @@ class APIServer:
             await self._journal.kept()
 
     @asynccontextmanager
-    async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-        """Listen while the context lasts; yields the server's URL."""
+    async def serve(
+        self, host: str = "127.0.0.1", port: int = 0, *, tls: tuple[Path, Path] | None = None
+    ) -> AsyncIterator[str]:
+        """Listen while the context lasts; yields the server's URL.
+
+        Args:
+            host: The address to listen on.
+            port: The port; 0 takes a free one.
+            tls: Files of a certificate and its key; without them, plain HTTP, over which
+                kubectl sends no token.
+        """
         listener = socket.create_server((host, port), backlog=512)
         listener.setblocking(False)
         address, number = listener.getsockname()[:2]
@@ -117,6 +126,10 @@ class APIServer:
         config.include_server_header = False
         config.accesslog = None
         config.errorlog = None
+        if tls is not None:
+            config.certfile, config.keyfile = (str(path) for path in tls)
+            # One request a connection at a time is what watches and upgrades are written for.
+            config.alpn_protocols = ["http/1.1"]
         stop = asyncio.Event()
 
         running = _Running(self.app)
@@ -126,7 +139,7 @@ class APIServer:
         )
         collector = asyncio.create_task(self._collector.run(), name="garbage collection")
         try:
-            yield f"http://{address}:{number}"
+            yield f"{'https' if tls else 'http'}://{address}:{number}"
         finally:
             self.hub.close()
             stop.set()
