@@ -12,7 +12,6 @@ sooner here than there. Liveness probes are never early. A gRPC probe is a TCP p
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,13 +166,14 @@ async def watch(
     """
     tally = Tally(probe.success_threshold, probe.failure_threshold)
     early = probe.kind != "liveness"
-    counts_from = time.monotonic() + probe.initial_delay
+    clock = asyncio.get_running_loop().time
+    counts_from = clock() + probe.initial_delay
     if not early:
         await asyncio.sleep(probe.initial_delay)
     period = min(_FIRST_PERIOD, probe.period) if early else probe.period
     while True:
         message = await _outcome(once, probe)
-        now = time.monotonic()
+        now = clock()
         if not message:
             period = probe.period
             if tally.record(True) and not await changed(True, ""):
