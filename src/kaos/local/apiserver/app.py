@@ -19,6 +19,8 @@ from kaos.local.apiserver.discovery import Discovery
 from kaos.local.apiserver.errors import (
     StatusError,
     bad_request,
+    field_required,
+    invalid_options,
     method_not_allowed,
     no_such_resource,
 )
@@ -37,6 +39,10 @@ from kaos.local.apiserver.watch import WatchHub, WatchOptions, WatchResponse
 
 BODY_LIMIT = 3 * 1024 * 1024
 _SHAPES = frozenset({"Table", "PartialObjectMetadata", "PartialObjectMetadataList"})
+# Deleting one of these answers with the object, any other with a Status.
+_TOLD_WHOLE = frozenset(
+    {"persistentvolumeclaims", "persistentvolumes", "pods", "serviceaccounts", "services"}
+)
 _DISCOVERY = frozenset({"APIGroupDiscoveryList"})
 _log = logging.getLogger(__name__)
 
@@ -128,12 +134,12 @@ class ResourceApp:
                 self._store,
                 self._hub,
                 kind,
-                selection(query, namespace, name),
-                WatchOptions.of(query, kind, self._store.rv),
+                selection(kind, query, namespace, name),
+                WatchOptions.of(query, self._store.rv),
                 lambda record: _shaped(kind, record, wanted),
             )
         if not name:
-            page = list_page(self._store, kind, selection(query, namespace), query)
+            page = list_page(self._store, kind, selection(kind, query, namespace), query)
             return _json(_list(kind, page.records, page.metadata, wanted))
         record = self._resources.record(kind, namespace, name)
         if subresource == "scale":
@@ -179,7 +185,7 @@ class ResourceApp:
         if method == "POST" and kind.virtual:
             if not isinstance(body, dict):
                 raise bad_request("the body of the request is not an object")
-            return _json(encode(review(kind.kind, body)), 201)
+            return _json(encode(review(kind, body)), 201)
         if method == "POST" and not name:
             written = resources.create(kind, namespace, body, options)
         elif method == "POST":
@@ -190,8 +196,8 @@ class ResourceApp:
             written = resources.update(kind, namespace, name, body, options, subresource)
         elif media_type(content_type) == APPLY_PATCH:
             if not named:
-                message = 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: '
-                raise StatusError(422, "Invalid", message + "is required for apply patch")
+                cause = field_required("fieldManager", "is required for apply patch")
+                raise invalid_options("PatchOptions", cause)
             written = resources.apply(kind, namespace, name, body, options, subresource)
         else:
             patch = media_type(content_type)
@@ -223,12 +229,12 @@ class ResourceApp:
             raise bad_request("the body of the request is not an object")
         options = DeleteOptions.of(query, body)
         if not name:
-            page = list_page(self._store, kind, selection(query, namespace), query)
+            page = list_page(self._store, kind, selection(kind, query, namespace), query)
             for record in page.records:
                 deletion.delete_record(self._resources, kind, record, options)
             return _json(_list(kind, page.records, page.metadata, Wanted()))
         obj, gone = deletion.delete(self._resources, kind, namespace, name, options)
-        if not gone:
+        if not gone or kind.resource in _TOLD_WHOLE:
             return _json(encode(obj))
         group = {"group": kind.group} if kind.group else {}
         details = {"name": name, **group, "kind": kind.plural, "uid": obj["metadata"]["uid"]}

@@ -73,13 +73,13 @@ class Manager:
             entry.get("subresource", ""),
         )
 
-    def shown(self, time: str) -> str:
+    def shown(self) -> str:
         """The manager in the words of a conflict."""
         text = f'"{self.name}"'
         if self.subresource:
             text += f' with subresource "{self.subresource}"'
         if self.operation == "Update":
-            text += f" using {self.api_version}" + (f" at {time}" if time else "")
+            text += f" using {self.api_version}"
         return text
 
 
@@ -202,11 +202,13 @@ def apply(
     found = owners(live)
     config = _applied_part(kind, config, subresource)
     time, last = found.get(manager, ("", {}))
-    mine = _owned_part(kind, applied_fields(config, node), subresource)
+    stated = applied_fields(config, node)
+    mine = _owned_part(kind, stated, subresource)
     found[manager] = (time, mine)
     before = _bare(live)
     merged: Object = _merge(before, config, node)
-    owned: Tree = {}
+    # A name is nobody's, and still it is not to be taken away.
+    owned = stated
     for _, fields in found.values():
         owned = union(owned, fields)
     merged = _prune(merged, last, owned, node)
@@ -214,8 +216,8 @@ def apply(
     if not force:
         _check_conflicts(found, manager, changes)
     found = _after(found, manager, changes)
-    same = mine == last and not (changes.added or changes.modified or changes.removed)
-    found[manager] = (time if same and time else timestamp(now), mine)
+    changed = changes.added or changes.modified or changes.removed
+    found[manager] = (timestamp(now) if changed else time, mine)
     merged["metadata"] = dict(merged["metadata"])
     _set_owners(merged, found)
     return merged
@@ -235,8 +237,8 @@ def _applied_part(kind: Kind, config: Object, subresource: str) -> Object:
 def _check_conflicts(found: Owners, manager: Manager, changes: Changes) -> None:
     changed = union(changes.modified, changes.added)
     conflicts = [
-        (owner.shown(time), path)
-        for owner, (time, fields) in found.items()
+        (owner.shown(), path)
+        for owner, (_, fields) in found.items()
         if owner != manager
         for path in sorted(members(intersection(fields, changed)))
     ]

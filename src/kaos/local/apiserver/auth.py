@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kaos.local.apiserver.errors import StatusError
+from kaos.local.apiserver.registry import Kind
 from kaos.local.apiserver.store import encode
 
 _OPEN = frozenset({"/healthz", "/readyz", "/livez"})
@@ -54,10 +55,11 @@ class BearerAuth:
         return hmac.compare_digest(given, self._expected)
 
 
-def review(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+def review(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     """Answer one of the self reviews: everything is allowed to the bearer of the token."""
     metadata = {"creationTimestamp": None}
-    match kind:
+    body = {"kind": kind.kind, "apiVersion": kind.api_version, **body}
+    match kind.kind:
         case "SelfSubjectReview":
             return {**body, "metadata": metadata, "status": {"userInfo": USER}}
         case "SelfSubjectRulesReview":

@@ -17,13 +17,14 @@ from kaos.local.apiserver.errors import (
 )
 from kaos.local.apiserver.registry import Kind, Scale
 
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 Object = dict[str, Any]
 
 
-def default_definition(crd: Object, old: Object | None) -> None:
-    """Fill in names and conversion, and the finalizer that guards the objects."""
+def default_definition(crd: Object, _: Object | None) -> None:
+    """Fill in names and conversion."""
     spec = crd.setdefault("spec", {})
     names = spec.setdefault("names", {})
     kind = names.get("kind") or ""
@@ -35,8 +36,6 @@ def default_definition(crd: Object, old: Object | None) -> None:
             column.setdefault("priority", 0)
             if not column["priority"]:
                 del column["priority"]
-    if old is None:
-        crd["metadata"].setdefault("finalizers", []).append(CLEANUP)
 
 
 def validate_definition(crd: Object, old: Object | None) -> list[Cause]:
@@ -72,21 +71,20 @@ def validate_definition(crd: Object, old: Object | None) -> list[Cause]:
 
 def _validate_versions(spec: Object) -> list[Cause]:
     versions = spec.get("versions") or []
-    if not versions:
-        return [field_required("spec.versions")]
     causes = []
     if sum(bool(version.get("storage")) for version in versions) != 1:
         text = "must have exactly one version marked as storage version"
-        causes.append(field_invalid("spec.versions", [v.get("name") for v in versions], text))
+        causes.append(field_invalid("spec.versions", versions, text))
     for index, version in enumerate(versions):
         at = f"spec.versions[{index}]"
+        shown = f"{at}.schema" if len(versions) > 1 else "spec.validation"
         if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", version.get("name") or ""):
             causes.append(field_required(f"{at}.name"))
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if not schema:
             causes.append(field_required(f"{at}.schema.openAPIV3Schema", "schemas are required"))
         else:
-            causes += _validate_schema(schema, f"{at}.schema.openAPIV3Schema")
+            causes += _validate_schema(schema, f"{shown}.openAPIV3Schema")
     return causes
 
 

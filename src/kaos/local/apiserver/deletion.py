@@ -9,6 +9,7 @@ node is the node's to remove (a second delete with grace 0 does it).
 from typing import Any
 
 from kaos.local.apiserver import metadata as meta
+from kaos.local.apiserver.definitions import CLEANUP, DEFINITIONS
 from kaos.local.apiserver.errors import conflict
 from kaos.local.apiserver.options import DeleteOptions
 from kaos.local.apiserver.registry import Kind
@@ -40,6 +41,8 @@ def delete_record(
     metadata = obj["metadata"]
     _check(kind, metadata, options)
     _set_policy(metadata, options.propagation)
+    if kind.resource == DEFINITIONS and CLEANUP not in metadata.get("finalizers", ()):
+        metadata["finalizers"] = [*metadata.get("finalizers", ()), CLEANUP]
     grace = _grace(kind, obj, options)
     if kind.resource == "namespaces":
         obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
@@ -54,6 +57,9 @@ def delete_record(
     shorter = marked and grace < metadata.get("deletionGracePeriodSeconds", 0)
     if not marked or shorter:
         meta.mark_deleted(obj, resources.now(), grace)
+        if kind.resource in {"namespaces", DEFINITIONS}:
+            # These two are taken down by a controller and not by a grace period.
+            del metadata["deletionGracePeriodSeconds"]
     if not options.dry_run and obj != load_as(kind, record):
         obj = resources.rewrite(kind, record, lambda stored: stored.update(obj))
     return obj, False

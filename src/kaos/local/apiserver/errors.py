@@ -68,8 +68,9 @@ _MODIFIED = (
 
 
 def _details(kind: Kind, name: str, **more: Any) -> dict[str, Any]:
+    named = {"name": name} if name else {}
     group = {"group": kind.group} if kind.group else {}
-    return {"name": name, **group, "kind": kind.plural, **more}
+    return {**named, **group, "kind": kind.plural, **more}
 
 
 def not_found(kind: Kind, name: str) -> StatusError:
@@ -99,12 +100,31 @@ def conflict(kind: Kind, name: str, why: str = "") -> StatusError:
 
 def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> StatusError:
     """The object breaks rules of its kind; all of them are told at once."""
-    told = [f"{c.field}: {c.message}" if c.field else c.message for c in causes]
-    text = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+    text = _told(causes)
     title = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
     details = _details(kind, name, causes=[c.to_dict() for c in causes])
     details["kind"] = kind.kind
     return StatusError(422, "Invalid", f'{title} "{name}" is invalid: {text}', details=details)
+
+
+def unconditional(kind: Kind, name: str) -> StatusError:
+    """An update must name the resourceVersion that it means to replace."""
+    cause = field_invalid("metadata.resourceVersion", 0, "must be specified for an update")
+    message = f'{kind.resource} "{name}" is invalid: {_told([cause])}'
+    details = _details(kind, name, causes=[cause.to_dict()])
+    return StatusError(422, "Invalid", message, details=details)
+
+
+def invalid_options(options: str, cause: Cause) -> StatusError:
+    """The options of a request contradict each other; ``options`` is their kind."""
+    message = f'{options}.meta.k8s.io "" is invalid: {_told([cause])}'
+    details = {"group": "meta.k8s.io", "kind": options, "causes": [cause.to_dict()]}
+    return StatusError(422, "Invalid", message, details=details)
+
+
+def _told(causes: Sequence[Cause]) -> str:
+    told = [f"{c.field}: {c.message}" if c.field else c.message for c in causes]
+    return told[0] if len(told) == 1 else f"[{', '.join(told)}]"
 
 
 def bad_request(message: str) -> StatusError:
@@ -125,11 +145,11 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, details={})
 
 
-def unsupported_media_type(got: str, accepted: Sequence[str]) -> StatusError:
+def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
     """The body comes in a form that is not read here."""
     message = (
         f"the body of the request was in an unknown format - accepted media types include: "
-        f"{', '.join(accepted)} (got {got or 'none'})"
+        f"{', '.join(accepted)}"
     )
     return StatusError(415, "UnsupportedMediaType", message)
 
@@ -141,7 +161,7 @@ def expired(message: str) -> StatusError:
 
 def too_large_resource_version(asked: int, current: int) -> StatusError:
     """The resourceVersion lies in the future: it is that of another or of a lost state."""
-    message = f"Too large resource version: {asked}, current: {current}"
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
     details = {"causes": [cause], "retryAfterSeconds": 1}
     return StatusError(504, "Timeout", message, details=details, retry_after=1)

@@ -32,7 +32,18 @@ _DATA = frozenset(
     {"labels", "annotations", "data", "binaryData", "stringData", "limits", "requests", "capacity"}
 )
 # Parts that the real server's structs always have, and that therefore nobody adds.
-_STRUCTS = frozenset({"spec", "status", "metadata", "template", "strategy", "updateStrategy"})
+_STRUCTS = frozenset(
+    {
+        "spec",
+        "status",
+        "metadata",
+        "template",
+        "strategy",
+        "updateStrategy",
+        "containers",
+        "names",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

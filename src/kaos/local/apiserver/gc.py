@@ -141,7 +141,7 @@ class Collector:
             self._queued.discard(place)
             try:
                 self._attend(place)
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # One object that cannot be handled must not keep the others from going.
                 _log.exception("garbage collection of %s %s failed", *place)
 

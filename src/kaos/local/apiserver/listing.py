@@ -32,6 +32,42 @@ _TOO_OLD = (
 )
 
 
+# What field selectors may name: fewer fields than an object has, as on a real cluster.
+_FIELDS = frozenset({"metadata.name", "metadata.namespace"})
+_OF_EVENT = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+_FIELDS_OF: dict[str, frozenset[str]] = {
+    "pods": frozenset(
+        {
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        }
+    ),
+    "nodes": frozenset({"spec.unschedulable"}),
+    "namespaces": frozenset({"status.phase"}),
+    "secrets": frozenset({"type"}),
+    "services": frozenset({"spec.clusterIP", "spec.type"}),
+    "replicasets": frozenset({"status.replicas"}),
+    "jobs": frozenset({"status.successful"}),
+    "events": frozenset(
+        {
+            *(f"involvedObject.{name}" for name in _OF_EVENT),
+            *(f"regarding.{name}" for name in _OF_EVENT),
+            "reason",
+            "reportingComponent",
+            "reportingController",
+            "source",
+            "type",
+        }
+    ),
+}
+
+
 class _Token(msgspec.Struct):
     rv: int  # 0: go on in the present
     namespace: str
@@ -58,9 +94,13 @@ class Listing:
     metadata: dict[str, Any]
 
 
-def selection(query: Query, namespace: str, name: str = "") -> Selection:
+def selection(kind: Kind, query: Query, namespace: str, name: str = "") -> Selection:
     """What the selectors of a request choose; ``name`` narrows it to one object."""
     fields = parse_fields(query.get("fieldSelector", ""))
+    for requirement in fields:
+        path = ".".join(requirement.path)
+        if path not in _FIELDS and path not in _FIELDS_OF.get(kind.plural, ()):
+            raise bad_request(f"field label not supported: {path}")
     if name:
         fields = (*fields, *parse_fields(f"metadata.name={name}"))
     return Selection(namespace, parse_labels(query.get("labelSelector", "")), fields)
@@ -80,7 +120,9 @@ def resource_version(text: str) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
-        raise bad_request(f"Invalid value: {text!r}: invalid resourceVersion")
+        raise bad_request(
+            f'invalid resource version: resourceVersion: Invalid value: "{text}": invalid syntax'
+        )
     return int(text)
 
 

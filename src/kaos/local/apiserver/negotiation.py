@@ -63,7 +63,7 @@ def parse_body(raw: bytes, content_type: str) -> tuple[Any, list[str]]:
     if media in {YAML, APPLY_PATCH} and not raw.lstrip().startswith(b"{"):
         return _parse_yaml(raw)
     if media not in {JSON, YAML, *PATCHES}:
-        raise unsupported_media_type(media, (JSON, YAML))
+        raise unsupported_media_type((JSON, YAML))
     return _parse_json(raw)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kaos.local.apiserver.errors import bad_request
+from kaos.local.apiserver.errors import bad_request, field_unsupported, invalid_options
 
 Query = Mapping[str, str]
 
@@ -37,7 +37,7 @@ def dry_run(query: Query) -> bool:
     """Whether nothing is to be kept."""
     value = query.get("dryRun", "")
     if value not in {"", "All"}:
-        raise bad_request(f'dryRun: Unsupported value: "{value}": supported values: "All"')
+        raise invalid_options("CreateOptions", field_unsupported("dryRun", [value], ["All"]))
     return value == "All"
 
 

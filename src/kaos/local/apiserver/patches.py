@@ -75,7 +75,7 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
                 raise _MissError(f"testing value {operation['path']} failed")
             return document
         case other:
-            raise bad_request(f"unknown JSON patch operation {other!r}")
+            raise _MissError(f"unknown operation {other!r}")
 
 
 def _pointer(text: str) -> list[str]:

@@ -20,11 +20,11 @@ from kaos.local.apiserver.errors import (
     already_exists,
     bad_request,
     conflict,
-    field_invalid,
     forbidden,
     invalid,
     no_such_resource,
     not_found,
+    unconditional,
     unsupported_media_type,
 )
 from kaos.local.apiserver.negotiation import (
@@ -141,6 +141,8 @@ class Resources:
         subresource: str = "",
     ) -> Written:
         """Server-side apply: create the object or merge the manifest into it."""
+        if isinstance(body, dict) and not (body.get("apiVersion") and body.get("kind")):
+            raise bad_request("invalid object type: apiVersion and kind must be set")
         config = self._accept(kind, namespace, name, body)
         metadata = config["metadata"]
         if metadata.get("managedFields"):
@@ -191,6 +193,7 @@ class Resources:
         subresource: str,
         *,
         applied: bool = False,
+        scaled: bool = False,
     ) -> Written:
         """Write ``obj`` over ``record``; ``applied``: the field managers are worked out already."""
         old = load_as(kind, record)
@@ -211,7 +214,8 @@ class Resources:
         if _same(obj, old):
             return Written(old, warnings=warnings)
         if not applied:
-            record_update(kind, old, obj, options.manager, subresource, self.now())
+            through = "scale" if scaled else subresource
+            record_update(kind, old, obj, options.manager, through, self.now())
         if _finished(kind, obj):
             return Written(self.remove(kind, record, obj, dry_run=options.dry_run), False, warnings)
         return Written(self._put(kind, obj, options), warnings=warnings)
@@ -241,7 +245,7 @@ class Resources:
     def _set_scale(self, kind: Kind, record: Record, scale: Any, options: WriteOptions) -> Written:
         obj = load_as(kind, record)
         set_scale(kind, obj, scale)
-        written = self._replace(kind, record, obj, options, "")
+        written = self._replace(kind, record, obj, options, "", scaled=True)
         return Written(get_scale(kind, written.obj), warnings=written.warnings)
 
     def remove(self, kind: Kind, record: Record, final: Object, *, dry_run: bool = False) -> Object:
@@ -273,13 +277,13 @@ class Resources:
             raise bad_request(
                 f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
             )
-        obj: Object = body
-        if obj.setdefault("apiVersion", kind.api_version) != kind.api_version:
+        obj: Object = {"kind": kind.kind, "apiVersion": kind.api_version, **body}
+        if obj["apiVersion"] != kind.api_version:
             raise bad_request(
                 f"the API version in the data ({obj['apiVersion']}) does not match the expected API"
                 f" version ({kind.api_version})"
             )
-        if obj.setdefault("kind", kind.kind) != kind.kind:
+        if obj["kind"] != kind.kind:
             raise bad_request(
                 f"the kind in the data ({obj['kind']}) does not match the expected kind"
                 f" ({kind.kind})"
@@ -329,8 +333,7 @@ class Resources:
         version = metadata.get("resourceVersion") or ""
         if version in {"", "0"}:
             if kind.crd or kind.resource in _LOCKED:
-                text = "must be specified for an update"
-                raise invalid(kind, name, [field_invalid("metadata.resourceVersion", 0, text)])
+                raise unconditional(kind, name)
         elif version != before["resourceVersion"]:
             raise conflict(kind, name)
 
@@ -398,7 +401,7 @@ def _patched(kind: Kind, sort: str, old: Object, patch: Any) -> Any:
     if sort == MERGE_PATCH:
         return merge_patch(old, patch)
     accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
-    raise unsupported_media_type(sort, accepted if kind.crd else [*accepted, STRATEGIC_PATCH])
+    raise unsupported_media_type(accepted if kind.crd else [*accepted, STRATEGIC_PATCH])
 
 
 def _set_managed_fields(obj: Object, old: Object, given: Any) -> None:

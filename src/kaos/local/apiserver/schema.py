@@ -21,6 +21,7 @@ from kaos.local.apiserver.errors import (
     field_unsupported,
     quoted,
 )
+from kaos.local.apiserver.fieldset import Node, SchemaNode, item_keys
 
 Schema = dict[str, Any]
 _ROOT = ("apiVersion", "kind", "metadata")
@@ -67,9 +68,14 @@ class StructuralSchema:
 
     def validate(self, obj: dict[str, Any]) -> list[Cause]:
         """What is wrong with an object."""
-        if self._validator.is_valid(obj):
-            return []
-        return [_cause(error, obj) for error in self._validator.iter_errors(obj)]
+        found: list[Cause] = []
+        if not self._validator.is_valid(obj):
+            found = [_cause(error, obj) for error in self._validator.iter_errors(obj)]
+        lengths = {c.field for c in found if " chars long" in c.message or "Too long" in c.message}
+        # Of a string the real server tells the first fault only, and its length comes first.
+        causes = [c for c in found if not (c.field in lengths and "should match" in c.message)]
+        _duplicates(obj, SchemaNode(self._schema, root=True), "", causes)
+        return causes
 
 
 # Unknown fields
@@ -135,6 +141,24 @@ def _copy(value: Any) -> Any:
 
 
 # Validation
+
+
+def _duplicates(value: Any, node: Node, at: str, causes: list[Cause]) -> None:
+    """Tell items that come twice in a list that is a set or a map."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if at or name != "metadata":
+                _duplicates(item, node.child(name), f"{at}.{name}" if at else name, causes)
+    elif isinstance(value, list):
+        keys: set[str] = set()
+        if node.list_type.sort != "atomic":
+            for index, key in enumerate(item_keys(value, node)):
+                if key in keys:
+                    text = f"Duplicate value: {key[2:]}"
+                    causes.append(Cause(f"{at}[{index}]", "FieldValueDuplicate", text))
+                keys.add(key)
+        for index, item in enumerate(value):
+            _duplicates(item, node.item(), f"{at}[{index}]", causes)
 
 
 def _plain(schema: Any, *, root: bool = False) -> Any:

@@ -48,8 +48,15 @@ def _merge(target: dict[str, Any], patch: dict[str, Any], path: Path) -> dict[st
     for name, order in patch.items():
         if name.startswith(_ORDER):
             field = name.removeprefix(_ORDER)
+            if not isinstance(order, list):
+                raise bad_request(f"{name}: want a list")
             if isinstance(result.get(field), list):
-                result[field] = _ordered(result[field], order, patch_key((*path, field)))
+                key = patch_key((*path, field))
+                wanted = [_identity(item, key) for item in order]
+                before = target.get(field)
+                result[field] = _ordered(
+                    result[field], wanted, key, before if isinstance(before, list) else []
+                )
     return result
 
 
@@ -98,21 +105,24 @@ def _merge_items(before: list[Any], patch: list[Any], key: str, path: Path) -> l
             result[places[0]] = _merge(result[places[0]], item, path)
         else:
             result.append(_merge({}, item, path))
-    return result
+    return _ordered(result, [item[key] for item in patch], key, before)
 
 
-def _ordered(items: list[Any], order: list[Any], key: str | None) -> list[Any]:
-    """Items in the order asked for; those it does not name stay behind their neighbour."""
-    if not isinstance(order, list):
-        raise bad_request(f"{_ORDER.rstrip('/')}: want a list")
+def _identity(item: Any, key: str | None) -> Any:
+    return item.get(key) if key and isinstance(item, dict) else item
 
-    def identity(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, dict) else item
 
-    wanted = [identity(item) for item in order]
-    named = sorted(
-        (item for item in items if identity(item) in wanted),
-        key=lambda item: wanted.index(identity(item)),
+def _ordered(items: list[Any], order: list[Any], key: str | None, before: list[Any]) -> list[Any]:
+    """Items in the order asked for, the others among them by the order there was before."""
+    was = [_identity(item, key) for item in before]
+    left = sorted(
+        (item for item in items if _identity(item, key) in order),
+        key=lambda item: order.index(_identity(item, key)),
     )
-    rest = iter(named)
-    return [next(rest) if identity(item) in wanted else item for item in items]
+    right = [item for item in items if _identity(item, key) not in order]
+    result = []
+    while left and right:
+        mine, theirs = _identity(left[0], key), _identity(right[0], key)
+        behind = mine in was and theirs in was and was.index(mine) > was.index(theirs)
+        result.append(right.pop(0) if behind else left.pop(0))
+    return [*result, *left, *right]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaos.local.apiserver.definitions import (
+    DEFINITIONS,
     accepted_status,
     default_definition,
     validate_definition,
@@ -47,7 +48,6 @@ _POD_FROZEN = (
     "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions"
     " to existing tolerations),`spec.terminationGracePeriodSeconds`"
 )
-_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _PODS_MAY_CHANGE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
 
 
@@ -66,7 +66,7 @@ class Strategies:
             "daemonsets.apps": _default_daemon_set,
             "horizontalpodautoscalers.autoscaling": lambda obj, _: fill(_spec(obj), minReplicas=1),
             "networkpolicies.networking.k8s.io": _default_network_policy,
-            _DEFINITIONS: default_definition,
+            DEFINITIONS: default_definition,
             "persistentvolumeclaims": lambda obj, _: fill(_spec(obj), volumeMode="Filesystem"),
         }
         self._rules: dict[str, Rules] = {
@@ -74,7 +74,7 @@ class Strategies:
             "services": validate_service,
             "configmaps": _validate_immutable_data,
             "secrets": _validate_secret,
-            _DEFINITIONS: validate_definition,
+            DEFINITIONS: validate_definition,
             **dict.fromkeys(
                 ("deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"),
                 _validate_workload,
@@ -101,7 +101,7 @@ class Strategies:
 
     def finish(self, kind: Kind, obj: Object, now: str) -> None:
         """Add what can only be said of an object that is valid."""
-        if kind.resource == _DEFINITIONS:
+        if kind.resource == DEFINITIONS:
             obj["status"] = accepted_status(obj, now)
 
 
@@ -278,9 +278,9 @@ def _validate_workload(obj: Object, old: Old) -> list[Cause]:
     if not selector:
         causes.append(field_required("spec.selector"))
     template = spec.get("template") or {"metadata": {}, "spec": {}}
-    labels = template["metadata"].get("labels") or {}
+    labels = template["metadata"].get("labels")
     wanted = (selector or {}).get("matchLabels") or {}
-    if selector and any(labels.get(name) != value for name, value in wanted.items()):
+    if not selector or any((labels or {}).get(name) != value for name, value in wanted.items()):
         text = "`selector` does not match template `labels`"
         causes.append(field_invalid("spec.template.metadata.labels", labels, text))
     causes += _validate_pod_spec(template["spec"], "spec.template.spec")

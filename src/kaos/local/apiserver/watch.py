@@ -25,7 +25,7 @@ from kaos.local.apiserver.errors import (
     StatusError,
     expired,
     field_forbidden,
-    invalid,
+    invalid_options,
     too_large_resource_version,
 )
 from kaos.local.apiserver.listing import chosen, resource_version
@@ -82,7 +82,7 @@ class WatchOptions:
     seconds: float
 
     @classmethod
-    def of(cls, query: Query, kind: Kind, current: int) -> "WatchOptions":
+    def of(cls, query: Query, current: int) -> "WatchOptions":
         """Read the options of a watch.
 
         Raises:
@@ -96,12 +96,15 @@ class WatchOptions:
         asked = query.get("sendInitialEvents")
         if asked is None:
             if match:
-                why = "forbidden for watch unless sendInitialEvents is provided"
-                raise invalid(kind, "", [field_forbidden("resourceVersionMatch", why)])
+                raise _match_forbidden(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is"
+                    " provided"
+                )
             return cls(since or None, not since, False, bookmarks, seconds)
         if match != "NotOlderThan":
-            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise invalid(kind, "", [field_forbidden("resourceVersionMatch", why)])
+            raise _match_forbidden(
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            )
         if (since or 0) > current:
             raise too_large_resource_version(since or 0, current)
         if flag(query, "sendInitialEvents"):
@@ -228,6 +231,10 @@ class WatchResponse:
             "metadata": metadata,
         }
         return _frame("BOOKMARK", encode(obj))
+
+
+def _match_forbidden(why: str) -> StatusError:
+    return invalid_options("ListOptions", field_forbidden("resourceVersionMatch", why))
 
 
 def _frame(sort: str, raw: bytes) -> bytes:
