@@ -7,15 +7,17 @@ and at least every half minute; the SDK is imported after the agent's port answe
 
 Does not: start servers, or authenticate to them.
 
-A connection that failed is asked again before it is given up: rebuilding it would break the
-calls that other requests have under way on it. In the current protocol, which keeps no
+A connection that was refused is asked again before it is given up: rebuilding it would break
+the calls that other requests have under way on it. In the current protocol, which keeps no
 session, that is all a restarted server needs; an older server forgot the session, says so,
-and then the connection is built anew.
+and then the connection is built anew at once.
 """
 
 import asyncio
+import contextlib
 import importlib
 import random
+import time
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 _LIST_TIMEOUT = 10.0
 _BETWEEN_LISTS = 0.2
-_FAILURES_BEFORE_REBUILD = 2
+_REFUSALS_BEFORE_REBUILD = 8
+_PATIENCE = 2.0  # for a call to a server that has been down for less than this
 
 
 class Session(Protocol):
@@ -88,6 +91,8 @@ class Server:
         self._timeout = timeout
         self._session: Session | None = None
         self._wake = asyncio.Event()
+        self._up = asyncio.Event()
+        self._down_since = float("-inf")
 
     async def keep(self, connect: Connect) -> None:
         """Keep a connection, until cancelled."""
@@ -113,26 +118,24 @@ class Server:
     async def _attend(self, session: Session) -> None:
         """Keep the list of tools true for as long as this connection can be used."""
         watching = asyncio.create_task(session.watch())
-        failures = 0
+        refusals = 0
         wait = RELIST
         try:
-            while failures < _FAILURES_BEFORE_REBUILD:
+            while refusals < _REFUSALS_BEFORE_REBUILD:
                 await asyncio.sleep(_BETWEEN_LISTS)  # whatever a server says, and how often
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
                 try:
                     ttl = await self._list(session)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is an outage
-                    failures += 1
-                    self.fail(_reason(error))
+                except ConnectionError as error:
+                    refusals += 1
+                    self.fail(reason(error))
                     wait = _FIRST_PAUSE
                     continue
                 if watching.done():
                     watching = asyncio.create_task(session.watch())
-                failures = 0
+                refusals = 0
                 wait = max(_SHORTEST_RELIST, min(ttl, RELIST)) if ttl else RELIST
         finally:
             watching.cancel()
@@ -148,14 +151,17 @@ class Server:
             log.info("MCP server ready", server=self.name, tools=len(self.tools))
         self.status = ServerState("ready")
         self.settled.set()
+        self._up.set()
         return ttl
 
-    def fail(self, reason: str) -> None:
+    def fail(self, why: str) -> None:
         """Note that the server cannot be used, and why."""
         if self.status.state != "down":
-            log.warning("MCP server down", server=self.name, url=self.url, error=reason)
-        self.status = ServerState("down", reason)
+            log.warning("MCP server down", server=self.name, url=self.url, error=why)
+            self._down_since = time.monotonic()
+        self.status = ServerState("down", why)
         self.settled.set()
+        self._up.clear()
 
     def _tool(self, listed: Any) -> Tool:
         async def call(arguments: Json, context: CallContext, step: Step) -> Json:
@@ -172,6 +178,10 @@ class Server:
         )
 
     async def _call(self, name: str, arguments: Json) -> Json:
+        if self._session is None and time.monotonic() - self._down_since < _PATIENCE:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._up.wait()
         session = self._session
         if session is None:
             raise ToolFailed(f"the MCP server {self.name!r} is down: {self.status.error}")

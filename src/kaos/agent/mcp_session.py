@@ -5,8 +5,8 @@ imported late, in a thread, by an agent that has MCP servers (see `kaos.agent.mc
 
 Guarantees: a server that is gone is an error of the call that found out. Without the guard
 below, SDK 2.3 lets a refused connection tear down the whole client and cancel the caller
-(python-sdk issue 3560). A connection that was refused is tried again for a moment, because
-then nobody can have seen the request: a restarting server costs no failed call.
+(python-sdk issue 3560). A call whose connection was refused is tried again for a moment,
+because then nobody can have seen it: a restarting server costs no call that was not under way.
 
 Does not: reconnect, or re-list (the pool does).
 """
@@ -33,7 +33,8 @@ CONNECT_TIMEOUT = 5.0
 PATIENCE = (0.05, 0.1, 0.25, 0.5, 1.0)  # between tries of a connection that was refused
 _MAX_PAGES = 50
 _MAX_TOOLS = 500
-_UNREACHABLE = -32603
+_REFUSED = "kaos: connection refused"
+_LOST = "kaos: connection lost"
 
 
 class _Guard(httpx2.AsyncBaseTransport):
@@ -45,25 +46,24 @@ class _Guard(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        for pause in (*PATIENCE, None):
-            try:
-                return await self._inner.handle_async_request(request)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                if pause is None:
-                    return _unreachable(request, error)
-            except httpx2.TransportError as error:
-                return _unreachable(request, error)
-            await asyncio.sleep(pause)
-        raise AssertionError
+        try:
+            return await self._inner.handle_async_request(request)
+        except httpx2.TransportError as error:
+            refused = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            reason = f"the MCP server cannot be reached: {str(error) or type(error).__name__}"
+            body = {
+                "jsonrpc": "2.0",
+                "id": None,
+                "error": {
+                    "code": types.INTERNAL_ERROR,
+                    "message": reason,
+                    "data": _REFUSED if refused else _LOST,
+                },
+            }
+            return httpx2.Response(503, json=body, request=request)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def _unreachable(request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
-    text = f"the MCP server cannot be reached: {str(error) or type(error).__name__}"
-    body = {"jsonrpc": "2.0", "id": None, "error": {"code": _UNREACHABLE, "message": text}}
-    return httpx2.Response(503, json=body, request=request)
 
 
 class Session:
@@ -79,12 +79,21 @@ class Session:
         self._changed = changed
 
     async def list_tools(self) -> tuple[list[types.Tool], float]:
-        """Return the server's tools, and for how many seconds it says they hold (0: unsaid)."""
+        """Return the server's tools, and for how many seconds it says they hold (0: unsaid).
+
+        Raises:
+            ConnectionError: The server cannot be reached now; the session may still be good.
+        """
         tools: list[types.Tool] = []
         cursor: str | None = None
         ttl = 0.0
         for _ in range(_MAX_PAGES):
-            page = await self._client.list_tools(cursor=cursor, cache_mode="refresh")
+            try:
+                page = await self._client.list_tools(cursor=cursor, cache_mode="refresh")
+            except MCPError as error:
+                if error.data in (_REFUSED, _LOST):
+                    raise ConnectionError(error.message) from error
+                raise
             tools.extend(page.tools)
             ttl = page.ttl_ms / 1000
             cursor = page.next_cursor
@@ -98,10 +107,18 @@ class Session:
         Raises:
             ToolFailed: The server could not be asked, or refused to.
         """
+        for pause in (*PATIENCE, None):
+            try:
+                return await self._call(name, arguments, timeout)
+            except MCPError as error:
+                if error.data != _REFUSED or pause is None:
+                    raise ToolFailed(error.message) from error
+                await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def _call(self, name: str, arguments: Json, timeout: float) -> Json:
         try:
             answer = await self._client.call_tool(name, arguments, read_timeout_seconds=timeout)
-        except MCPError as error:
-            raise ToolFailed(error.message) from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

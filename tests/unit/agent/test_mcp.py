@@ -1,0 +1,304 @@
+"""MCP servers: real ones of the SDK, killed and restarted; and the pool on virtual time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+import mcp_types as types
+import pytest
+from mcp.client.client import Client
+from mcp.server import MCPServer
+
+from kaos.agent import mcp_session
+from kaos.agent.mcp_pool import Server, ToolPool
+from kaos.agent.runs import MemoryRun
+from kaos.agent.tools import CallContext, Toolbox, ToolFailed, result
+from kaos.telemetry import serving
+from kaos.testing.model import ScriptedModel, tool_call
+from kaos.testing.waiting import eventually
+
+
+def echo_server(*more: str) -> MCPServer:
+    server = MCPServer("echo")
+
+    @server.tool()
+    def echo(text: str) -> str:
+        """Repeat a text."""
+        return f"echo: {text}"
+
+    for name in more:
+        server.add_tool(lambda: "more", name=name, description="More")
+    return server
+
+
+@asynccontextmanager
+async def pooled(*urls: str) -> AsyncIterator[ToolPool]:
+    pool = ToolPool({f"s{n}": url for n, url in enumerate(urls)}, timeout=5)
+    task = asyncio.create_task(pool.run())
+    try:
+        await eventually(lambda: pool.settled)
+        yield pool
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def call(pool: ToolPool, name: str, arguments: str = "{}") -> str:
+    asked = {"id": "c", "function": {"name": name, "arguments": arguments}}
+    box = Toolbox(pool.tools(), [])
+    (message,) = await box.call_all([asked], MemoryRun("r"), CallContext(run="r"))
+    return str(message["content"])
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_tools_are_listed_and_called(stateless: bool) -> None:
+    app = echo_server().streamable_http_app(stateless_http=stateless)
+    async with serving.running(app) as url, pooled(url) as pool:
+        (tool,) = pool.tools()
+        assert (tool.name, tool.description) == ("echo", "Repeat a text.")
+        assert tool.parameters["properties"]["text"]["type"] == "string"
+        assert await call(pool, "echo", '{"text": "hi"}') == "echo: hi"
+
+
+@pytest.mark.parametrize("path", ["", "/mcp"])
+async def test_the_url_may_be_the_base_or_the_endpoint(path: str) -> None:
+    async with serving.running(echo_server().streamable_http_app()) as url, pooled(url + path) as p:
+        assert await call(p, "echo", '{"text": "hi"}') == "echo: hi"
+
+
+async def test_wrong_arguments_are_the_servers_error_for_the_model() -> None:
+    async with serving.running(echo_server().streamable_http_app()) as url, pooled(url) as pool:
+        text = await call(pool, "echo", '{"txt": 1}')
+        assert text.startswith("Error: ")
+        assert "text" in text
+
+
+async def test_a_server_that_is_down_leaves_the_others_usable() -> None:
+    async with (
+        serving.running(echo_server().streamable_http_app()) as url,
+        pooled("http://127.0.0.1:9", url) as pool,
+    ):
+        await eventually(lambda: pool.servers[1].status.state == "ready")
+        await eventually(lambda: pool.servers[0].status.state == "down")
+        assert "cannot be reached" in pool.servers[0].status.error
+        assert await call(pool, "echo", '{"text": "hi"}') == "echo: hi"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_killed_server_is_an_error_and_comes_back_by_itself(
+    legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDK issue 3560: a refused connection cancelled the caller and killed the client."""
+    monkeypatch.setattr(mcp_session, "PATIENCE", (0.01,))
+    if legacy:
+        monkeypatch.setattr(mcp_session, "Client", _legacy_client)
+    stop = asyncio.Event()
+    async with serving.running(echo_server().streamable_http_app()) as first:
+        listen = urlsplit(first).netloc
+    stopped = asyncio.create_task(
+        serving.serve(echo_server().streamable_http_app(), listen=listen, stop=stop, grace=0.1)
+    )
+    async with pooled(f"http://{listen}") as pool:
+        await eventually(lambda: pool.servers[0].status.state == "ready")
+        assert await call(pool, "echo", '{"text": "1"}') == "echo: 1"
+        stop.set()
+        await stopped
+        texts = await asyncio.gather(*(call(pool, "echo", '{"text": "2"}') for _ in range(5)))
+        assert all(text.startswith("Error: ") for text in texts)
+        await eventually(lambda: pool.servers[0].status.state == "down")
+        async with serving.running(echo_server("fresh").streamable_http_app(), listen=listen):
+            await eventually(lambda: pool.servers[0].status.state == "ready", within=10)
+            assert await call(pool, "echo", '{"text": "3"}') == "echo: 3"
+            assert [tool.name for tool in pool.tools()] == ["echo", "fresh"]
+
+
+def _legacy_client(*arguments: Any, **options: Any) -> Any:
+    return Client(*arguments, mode="legacy", **options)
+
+
+async def test_a_restart_costs_no_call_that_was_not_under_way() -> None:
+    """A connection that was refused is tried again: nobody can have seen the request."""
+    stop = asyncio.Event()
+    app = echo_server().streamable_http_app()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    first = asyncio.create_task(
+        serving.serve(app, listen="127.0.0.1:0", stop=stop, grace=0.1, on_listening=url.set_result)
+    )
+    async with pooled(await url) as pool:
+        stop.set()
+        await first
+        calls = asyncio.gather(*(call(pool, "echo", '{"text": "x"}') for _ in range(10)))
+        await asyncio.sleep(0.4)
+        again = echo_server().streamable_http_app()
+        async with serving.running(again, listen=urlsplit(url.result()).netloc):
+            assert await calls == ["echo: x"] * 10
+
+
+async def test_a_changed_list_of_tools_is_noticed() -> None:
+    server = echo_server()
+    async with serving.running(server.streamable_http_app()) as url, pooled(url) as pool:
+        await eventually(lambda: pool.servers[0].status.state == "ready")
+        server.add_tool(lambda: "x", name="later", description="Later")
+        pool.servers[0]._wake.set()
+        await eventually(lambda: [tool.name for tool in pool.tools()] == ["echo", "later"])
+
+
+async def test_the_agent_uses_them_and_a_tools_error_reaches_the_model(
+    start_agent: Any, ask: Any, model: ScriptedModel, tool_server: str
+) -> None:
+    model.say(tool_call("fail"), "so be it", tool_call("echo", text="it's"), "{last}")
+    url = await start_agent(mcp_servers={"tools": tool_server})
+    await ask(url)
+    assert model.requests[1].messages[-1]["content"].startswith("Error: ")
+    _, body = await ask(url)
+    assert body["choices"][0]["message"]["content"] == "echo: it's"
+
+
+def test_all_kinds_of_content_reach_the_model() -> None:
+    blocks: list[types.ContentBlock] = [
+        types.TextContent(text="one"),
+        types.ImageContent(data="AAAA", mime_type="image/png"),
+        types.AudioContent(data="AAAA", mime_type="audio/wav"),
+        types.EmbeddedResource(resource=types.TextResourceContents(uri="f:///a", text="two")),
+        types.EmbeddedResource(
+            resource=types.BlobResourceContents(uri="f:///b", blob="AAAA", mime_type="x/y")
+        ),
+        types.ResourceLink(name="doc", uri="f:///c", description="A doc"),
+    ]
+    content = mcp_session.to_result(types.CallToolResult(content=blocks))["content"]
+    assert content.splitlines() == [
+        "one",
+        "[image image/png, 3 bytes, not shown]",
+        "[audio audio/wav, 3 bytes, not shown]",
+        "two",
+        "[resource f:///b x/y, 3 bytes, not shown]",
+        "[doc](f:///c) A doc",
+    ]
+
+
+def test_structured_content_is_used_when_there_is_no_text() -> None:
+    answer = types.CallToolResult(content=[], structured_content={"a": [1]})
+    assert mcp_session.to_result(answer) == result('{"a":[1]}')
+
+
+def test_an_error_is_an_error() -> None:
+    answer = types.CallToolResult(content=[types.TextContent(text="no")], is_error=True)
+    assert mcp_session.to_result(answer) == result("Error: no", is_error=True)
+
+
+class FakeSession:
+    """A connection on virtual time."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+        self.fails: Exception | None = None
+        self.ttl = 0.0
+
+    async def list_tools(self) -> tuple[list[Any], float]:
+        self.lists += 1
+        if self.fails:
+            raise self.fails
+        return [], self.ttl
+
+    async def call(self, name: str, arguments: Any, timeout: float) -> Any:
+        raise ToolFailed("gone")
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def kept(server: Server, connect: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(server.keep(connect))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.looptime
+async def test_reconnecting_backs_off_to_a_few_seconds_and_never_ends() -> None:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    @asynccontextmanager
+    async def refuse(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        times.append(loop.time())
+        if url:
+            raise ConnectionRefusedError("refused")
+        yield
+
+    async with kept(Server("s", "http://s", 5), refuse):
+        await asyncio.sleep(120)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert gaps[0] < 0.3
+    assert all(gap < 6.1 for gap in gaps)
+    assert 20 < len(times) < 40
+
+
+@pytest.mark.looptime
+async def test_tools_are_listed_again_in_time_and_a_lost_session_is_rebuilt() -> None:
+    sessions: list[FakeSession] = []
+
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        sessions.append(FakeSession())
+        yield sessions[-1]
+
+    server = Server("s", "http://s", 5)
+    async with kept(server, connect):
+        await asyncio.sleep(95)
+        assert sessions[0].lists == 4  # at the start and every half minute
+        sessions[0].ttl = 5.0
+        await asyncio.sleep(60)
+        assert sessions[0].lists > 8
+        sessions[0].fails = RuntimeError("session not found")
+        await asyncio.sleep(20)
+        assert len(sessions) == 2
+        assert server.status.state == "ready"
+
+
+@pytest.mark.looptime
+async def test_a_short_outage_does_not_cost_the_connection_and_a_long_one_does() -> None:
+    sessions: list[FakeSession] = []
+
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        sessions.append(FakeSession())
+        yield sessions[-1]
+
+    server = Server("s", "http://s", 5)
+    async with kept(server, connect):
+        await asyncio.sleep(1)
+        sessions[0].fails = ConnectionRefusedError("refused")
+        await asyncio.sleep(31)
+        assert server.status.state == "down"
+        sessions[0].fails = None
+        await asyncio.sleep(1)
+        assert (server.status.state, len(sessions)) == ("ready", 1)
+        sessions[0].fails = ConnectionRefusedError("refused")
+        await asyncio.sleep(40)
+        assert (server.status.state, len(sessions)) == ("ready", 2)
+
+
+@pytest.mark.looptime
+async def test_an_sdk_that_cancels_itself_does_not_end_the_task() -> None:
+    sessions = 0
+
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        nonlocal sessions
+        sessions += 1
+        if sessions == 1:
+            raise asyncio.CancelledError
+        yield FakeSession()
+
+    server = Server("s", "http://s", 5)
+    async with kept(server, connect):
+        await asyncio.sleep(5)
+        assert server.status.state == "ready"
+    assert sessions == 2
