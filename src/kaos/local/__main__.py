@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     state = State(options.state)
     try:
-        with state.lock():
-            return _run(state, options)
+        state.own()
     except StateError as error:
         print(f"kaos: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    return _run(state, options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -102,14 +102,26 @@ class State:
         Raises:
             StateInUse: another process owns it.
         """
-        self.prepare()
-        descriptor = self._acquire()
+        descriptor = self.own()
         try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
             yield
         finally:
             os.close(descriptor)
+
+    def own(self) -> int:
+        """Own the folder for as long as this process lives.
+
+        Not released before, so that whoever waits for its release waits for our very end, not for
+        the moment before the interpreter is taken down. Returns the lock's file descriptor.
+
+        Raises:
+            StateInUse: another process owns it.
+        """
+        self.prepare()
+        descriptor = self._acquire()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+        return descriptor
 
     def _acquire(self) -> int:
         deadline = time.monotonic() + _LOCK_PATIENCE
