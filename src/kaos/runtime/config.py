@@ -162,13 +162,14 @@ class ClusterConfig:
 
 def _remove_temporary_files(auth: Any) -> None:
     """Remove the copies of key and certificates that kr8s wrote, now that they are loaded."""
-    temporary = Path(tempfile.gettempdir()).resolve()
     for name in ("client_key_file", "client_cert_file", "server_ca_file"):
         path = getattr(auth, name)
         # Files of the user's own are elsewhere, or were named in the kubeconfig and not written.
-        if path and Path(path).resolve().parent == temporary and _is_inline(auth, name):
-            Path(path).unlink(missing_ok=True)
-            setattr(auth, name, None)
+        # (The temporary folder is asked for last: a pod with a read-only root has none.)
+        if path and _is_inline(auth, name):
+            if Path(path).resolve().parent == Path(tempfile.gettempdir()).resolve():
+                Path(path).unlink(missing_ok=True)
+                setattr(auth, name, None)
 
 
 def _is_inline(auth: Any, name: str) -> bool:
