@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,16 @@ async def cluster(
                 await started.wait()
             yield Cluster(url, client, node, folder)
             group.cancel_scope.cancel()
+
+
+async def eventually(true: Callable[[], Awaitable[object]], *, seconds: float = 8) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if await true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
 
 
 def container(code: str = SERVER, **fields: Any) -> dict[str, Any]:

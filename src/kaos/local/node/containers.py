@@ -33,7 +33,7 @@ from kaos.local.node.volumes import VolumeError, mounts
 Restart = Literal["Always", "OnFailure", "Never"]
 Event = Callable[[Literal["Normal", "Warning"], str, str], None]
 
-_CONFIG_RETRY = 2.0
+_CONFIG_RETRY, _CONFIG_RETRY_LONGEST = 0.25, 5.0
 _START_ERROR_CODE = 128
 
 
@@ -206,9 +206,9 @@ class Container:
 
     async def _prepare(self) -> tuple[Image, Launch, Translation] | None:
         """Resolve image and configuration; waits until that is possible, None when stopped."""
-        reported = ""
+        reported, retry = "", _CONFIG_RETRY
         while True:
-            delay: float | None = _CONFIG_RETRY
+            delay: float | None = retry
             try:
                 return await self._resolve()
             except ImageNotRunnable as error:
@@ -223,6 +223,7 @@ class Container:
                 reported = message
             if await self._stopped_within(delay):
                 return None
+            retry = min(retry * 2, _CONFIG_RETRY_LONGEST)
 
     async def _resolve(self) -> tuple[Image, Launch, Translation]:
         image = self._tools.images[self.spec.get("image", "")]

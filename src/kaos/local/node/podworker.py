@@ -222,7 +222,10 @@ class PodWorker:
                 self._container(container, setting, "Always" if sidecar else restart, sidecar)
             )
         for container in spec.get("containers") or []:
-            self._main.append(self._container(container, setting, policy))
+            made = self._container(container, setting, policy)
+            if self._init:
+                made.state = made.state.with_(state=Waiting("PodInitializing"))
+            self._main.append(made)
 
     def _container(
         self, spec: Mapping[str, Any], setting: PodSetting, restart: Restart, sidecar: bool = False

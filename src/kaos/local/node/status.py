@@ -165,7 +165,8 @@ def _phase(init: Sequence[ContainerState], main: Sequence[ContainerState], polic
             return "Failed" if failed else "Pending"
     if any(isinstance(s.state, Waiting) and s.last is None for s in main):
         return "Pending"
-    if any(not isinstance(s.state, Terminated) for s in main):
+    sidecars = [state for state in init if state.sidecar]
+    if any(not isinstance(s.state, Terminated) for s in [*main, *sidecars]):
         return "Running"
     if policy == "Always":
         return "Running"

@@ -1,0 +1,308 @@
+"""Pods on a whole small cluster: real processes, the embedded API server."""
+
+import asyncio
+import base64
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaos.local.node.orphans import identity
+from kaos.runtime import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, Object
+from tests.unit.node.harness import (
+    POD,
+    Cluster,
+    cluster,
+    container,
+    eventually,
+    pod,
+    ready,
+    server_container,
+)
+
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+
+
+def main_status(obj: Object, name: str = "main") -> dict[str, Any]:
+    status = obj.status
+    groups = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    return next((c for c in groups if c["name"] == name), {"state": {}, "lastState": {}})
+
+
+def waiting(obj: Object) -> dict[str, Any]:
+    found: dict[str, Any] = main_status(obj)["state"].get("waiting", {})
+    return found
+
+
+def process_of(obj: Object, name: str = "main") -> int:
+    return int(main_status(obj, name)["containerID"].removeprefix("process://"))
+
+
+async def logs(small: Cluster, name: str, container: str = "main", **options: Any) -> str:
+    pieces = [p async for p in small.node.read_logs("default", name, container, **options)]
+    return b"".join(pieces).decode()
+
+
+async def until_up(small: Cluster, name: str) -> Object:
+    """Wait for a program to say that it runs: without a probe, ready only means started."""
+    found = await small.until(POD, name, ready)
+
+    async def says_up() -> bool:
+        return "up" in await logs(small, name)
+
+    await eventually(says_up)
+    return found
+
+
+async def test_a_pod_runs_becomes_ready_and_answers_on_its_port(small: Cluster) -> None:
+    await small.client.create(pod("web", server_container()))
+    await small.until(POD, "web", ready)
+    reader, writer = await small.node.open_port("default", "web", 8000)
+    writer.write(b"GET /x HTTP/1.0\r\n\r\n")
+    assert b"hello /x" in await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert "listening" in await logs(small, "web", tail_lines=100)
+    with pytest.raises(LookupError, match="does not declare port 9"):
+        await small.node.open_port("default", "web", 9)
+    with pytest.raises(LookupError, match=r"container \"x\" is not one of \[main\]"):
+        await logs(small, "web", "x")
+
+
+async def test_deleting_a_pod_stops_it_gently_and_removes_all_of_it(small: Cluster) -> None:
+    code = (
+        "import signal, sys, time, pathlib\n"
+        "def end(*a): print('bye', flush=True); time.sleep(0.2); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\ntime.sleep(60)"
+    )
+    await small.client.create(pod("web", container(code)))
+    running = await until_up(small, "web")
+    follow = asyncio.create_task(logs(small, "web", follow=True))
+    await asyncio.sleep(0.1)
+    await small.client.delete(POD, "web", "default")
+    assert (await small.pod("web")).deleting
+    await small.until_gone(POD, "web")
+    assert await follow == "up\nbye\n"
+    assert not identity(process_of(running))
+    assert list((small.folder / "pods").iterdir()) == []
+    assert list((small.folder / "logs").iterdir()) == []
+    assert list((small.folder / "processes").iterdir()) == []
+
+
+async def test_a_pod_that_ignores_sigterm_is_killed_after_its_grace(small: Cluster) -> None:
+    code = "import signal; signal.signal(15, signal.SIG_IGN);" + SLEEP
+    await small.client.create(pod("web", container(code), terminationGracePeriodSeconds=1))
+    running = await until_up(small, "web")
+    begun = asyncio.get_running_loop().time()
+    await small.client.delete(POD, "web", "default")
+    await small.until_gone(POD, "web")
+    assert 0.9 < asyncio.get_running_loop().time() - begun < 3
+    assert not identity(process_of(running))
+
+
+async def test_a_crash_is_told_restarted_and_backed_off(small: Cluster) -> None:
+    code = "import sys; print('no model', file=sys.stderr); sys.exit(3)"
+    spec = container(code, terminationMessagePolicy="FallbackToLogsOnError")
+    await small.client.create(pod("web", spec))
+    found = await small.until(POD, "web", lambda p: waiting(p).get("reason") == "CrashLoopBackOff")
+    status = main_status(found)
+    assert status["restartCount"] >= 1
+    assert status["lastState"]["terminated"]["exitCode"] == 3
+    assert status["lastState"]["terminated"]["message"] == "no model"
+    assert "back-off" in waiting(found)["message"]
+    assert found.status["phase"] == "Running"
+    assert "no model" in await logs(small, "web", previous=True)
+
+
+async def test_kill_9_of_a_container_is_seen_and_repaired(small: Cluster) -> None:
+    await small.client.create(pod("web", server_container()))
+    first = await small.until(POD, "web", ready)
+    os.kill(process_of(first), signal.SIGKILL)
+    again = await small.until(
+        POD, "web", lambda p: ready(p) and main_status(p)["restartCount"] == 1
+    )
+    ended = main_status(again)["lastState"]["terminated"]
+    assert (ended["exitCode"], ended["signal"], ended["reason"]) == (137, 9, "Error")
+    assert process_of(again) != process_of(first)
+
+
+async def test_a_failed_liveness_probe_restarts_the_container(small: Cluster) -> None:
+    marker = small.folder.parent / "sick"
+    check = f"import os, sys; sys.exit(os.path.exists({str(marker)!r}))"
+    probe = {
+        "exec": {"command": ["python", "-c", check]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+    }
+    await small.client.create(pod("web", container(SLEEP, livenessProbe=probe)))
+    await small.until(POD, "web", ready)
+    marker.touch()
+    found = await small.until(POD, "web", lambda p: main_status(p)["restartCount"] == 1)
+    assert main_status(found)["lastState"]["terminated"]["exitCode"] == 143
+    marker.unlink()
+
+
+async def test_an_image_that_cannot_run_here_says_so_and_what_to_do(small: Cluster) -> None:
+    spec = {"name": "main", "image": "nginx:1.27"}
+    await small.client.create(pod("web", spec))
+    found = await small.until(POD, "web", lambda p: waiting(p).get("reason") == "ImageNotRunnable")
+    assert found.status["phase"] == "Pending"
+    for words in ('"nginx:1.27"', "KAOS_IMAGE=nginx:1.27", "kaos install"):
+        assert words in waiting(found)["message"]
+    await small.client.delete(POD, "web", "default")
+    await small.until_gone(POD, "web")
+
+
+async def test_a_program_that_does_not_exist_is_a_start_error(small: Cluster) -> None:
+    await small.client.create(pod("web", {**container(), "command": ["no-such-program"]}))
+    found = await small.until(POD, "web", lambda p: main_status(p).get("restartCount", 0) > 0)
+    ended = main_status(found)["lastState"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
+    assert "no-such-program" in ended["message"]
+
+
+async def test_variables_from_config_maps_and_secrets_arrive_when_they_exist(
+    small: Cluster,
+) -> None:
+    code = "import os; print(os.environ['COLOR'], os.environ['KEY'], os.environ['ME'], flush=True)"
+    env = [
+        {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "color"}}},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}},
+        {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
+    await small.client.create(pod("web", container(code, env=env), restartPolicy="Never"))
+    found = await small.until(
+        POD, "web", lambda p: waiting(p).get("reason") == "CreateContainerConfigError"
+    )
+    assert waiting(found)["message"] == "ConfigMap default/c not found"
+    meta = {"namespace": "default"}
+    key = base64.b64encode(b"hush").decode()
+    for body in (
+        {"kind": "ConfigMap", "metadata": {"name": "c", **meta}, "data": {"color": "blue"}},
+        {"kind": "Secret", "metadata": {"name": "s", **meta}, "data": {"key": key}},
+    ):
+        await small.client.create({"apiVersion": "v1", **body})
+    await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
+    assert await logs(small, "web") == "blue hush web\n"
+
+
+async def test_volumes_hold_files_are_shared_and_go_with_the_pod(small: Cluster) -> None:
+    await small.client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "c", "namespace": "default"},
+            "data": {"a.txt": "content"},
+        }
+    )
+    volumes = [{"name": "conf", "configMap": {"name": "c"}}, {"name": "data", "emptyDir": {}}]
+    mounts = [{"name": "conf", "mountPath": "/etc/conf"}, {"name": "data", "mountPath": "/data"}]
+    write = "import sys, shutil; shutil.copy(*sys.argv[1:])"
+    read = "import sys; print(open(sys.argv[1]).read())"
+    init = {
+        **container(write, args=["/etc/conf/a.txt", "/data/b.txt"], volumeMounts=mounts),
+        "name": "copy",
+    }
+    main = container(read, args=["/data/b.txt"], volumeMounts=mounts)
+    spec = {"initContainers": [init], "volumes": volumes, "restartPolicy": "Never"}
+    await small.client.create(pod("web", main, **spec))
+    found = await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
+    assert await logs(small, "web") == "content\n"
+    assert main_status(found, "copy")["state"]["terminated"]["reason"] == "Completed"
+
+
+async def test_a_missing_volume_keeps_the_pod_waiting_and_says_which(small: Cluster) -> None:
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "models"}}]
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    code = "import sys; open(sys.argv[1], 'a').write('x'); print(open(sys.argv[1]).read())"
+    main = container(code, args=["/data/file"], volumeMounts=mounts)
+    body = pod("web", main, volumes=volumes, restartPolicy="Never")
+    await small.client.create(body)
+    found = await small.until(POD, "web", lambda p: "models" in waiting(p).get("message", ""))
+    assert waiting(found)["reason"] == "ContainerCreating"
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models", "namespace": "default"},
+        "spec": {"resources": {"requests": {"storage": "2Gi"}}, "accessModes": ["ReadWriteOnce"]},
+    }
+    await small.client.create(claim)
+    bound = await small.until(
+        PERSISTENT_VOLUME_CLAIM, "models", lambda c: c.status.get("phase") == "Bound"
+    )
+    assert bound.status["capacity"] == {"storage": "2Gi"}
+    await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
+    await small.client.delete(POD, "web", "default")
+    await small.until_gone(POD, "web")
+    await small.client.create(body)
+    await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
+    assert await logs(small, "web") == "xx\n"  # the claim outlives the pod
+    await small.client.delete(POD, "web", "default")
+    await small.client.delete(PERSISTENT_VOLUME_CLAIM, "models", "default")
+    folder = small.folder / "volumes" / "default" / "models"
+
+    async def removed() -> bool:
+        return not folder.exists()
+
+    await eventually(removed)
+
+
+async def test_init_containers_run_in_order_and_a_failed_one_fails_a_never_pod(
+    small: Cluster,
+) -> None:
+    first = {**container("print('1')"), "name": "first"}
+    second = {**container("raise SystemExit(4)"), "name": "second"}
+    spec = {"initContainers": [first, second], "restartPolicy": "Never"}
+    await small.client.create(pod("web", container(SLEEP), **spec))
+    found = await small.until(POD, "web", lambda p: p.status.get("phase") == "Failed")
+    assert main_status(found, "first")["state"]["terminated"]["exitCode"] == 0
+    assert main_status(found, "second")["state"]["terminated"]["exitCode"] == 4
+    assert waiting(found)["reason"] == "PodInitializing"
+
+
+async def test_a_sidecar_starts_first_and_ends_last(small: Cluster) -> None:
+    sidecar = {**server_container(), "name": "side", "restartPolicy": "Always"}
+    main = container("print('work')")
+    spec = {"initContainers": [sidecar], "restartPolicy": "Never"}
+    await small.client.create(pod("web", main, **spec))
+    found = await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
+    side, work = (main_status(found, name)["state"]["terminated"] for name in ("side", "main"))
+    assert side["startedAt"] <= work["startedAt"]
+    assert side["reason"] == "Error"  # ended by SIGTERM, after its work was over
+
+
+async def test_a_pod_made_again_under_its_name_is_another_pod(small: Cluster) -> None:
+    await small.client.create(pod("web", container(SLEEP)))
+    first = await small.until(POD, "web", ready)
+    await small.client.delete(POD, "web", "default")
+    await small.until_gone(POD, "web")
+    await small.client.create(pod("web", container(SLEEP)))
+    second = await small.until(POD, "web", ready)
+    assert second.uid != first.uid
+    assert main_status(second)["restartCount"] == 0
+    assert not identity(process_of(first))
+
+
+async def test_the_next_cluster_process_goes_on_with_the_pods_of_the_last(tmp_path: Path) -> None:
+    database = tmp_path / "state.db"
+    async with cluster(tmp_path / "node", database=database) as first:
+        await first.client.create(pod("web", server_container()))
+        before = await first.until(POD, "web", ready)
+        await first.client.create(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "kept", "namespace": "default"},
+            }
+        )
+    assert not identity(process_of(before))
+    async with cluster(tmp_path / "node", database=database) as second:
+        after = await second.until(
+            POD, "web", lambda p: ready(p) and main_status(p)["restartCount"] == 1
+        )
+        assert after.uid == before.uid
+        assert after.metadata.annotations == before.metadata.annotations  # the same host ports
+        assert main_status(after)["lastState"]["terminated"]["reason"] == "Unknown"
+        assert (await second.client.get(CONFIG_MAP, "kept", "default")).name == "kept"
