@@ -166,10 +166,13 @@ def _remove_temporary_files(auth: Any) -> None:
         path = getattr(auth, name)
         # Files of the user's own are elsewhere, or were named in the kubeconfig and not written.
         # (The temporary folder is asked for last: a pod with a read-only root has none.)
-        if path and _is_inline(auth, name):
-            if Path(path).resolve().parent == Path(tempfile.gettempdir()).resolve():
-                Path(path).unlink(missing_ok=True)
-                setattr(auth, name, None)
+        if (
+            path
+            and _is_inline(auth, name)
+            and Path(path).resolve().parent == Path(tempfile.gettempdir()).resolve()
+        ):
+            Path(path).unlink(missing_ok=True)
+            setattr(auth, name, None)
 
 
 def _is_inline(auth: Any, name: str) -> bool:
