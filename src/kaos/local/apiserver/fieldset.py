@@ -262,16 +262,16 @@ def _applied(value: Any, node: Node) -> Tree | None:
     return _MEMBER
 
 
-def _whole(value: Any, node: Node) -> Tree:
+def _whole(value: Any, node: Node, *, item: bool = False) -> Tree:
     """A value with everything in it, as a change that brings or takes it."""
     inner: Tree = {}
     if isinstance(value, dict) and not node.atomic:
-        for name, item in value.items():
-            inner[f"f:{name}"] = _whole(item, node.child(name))
+        for name, part in value.items():
+            inner[f"f:{name}"] = _whole(part, node.child(name))
     elif isinstance(value, list) and node.list_type.sort != "atomic":
-        for key, item in zip(item_keys(value, node), value, strict=True):
-            inner[key] = _whole(item, node.item())
-    if not inner or node.implied:
+        for key, part in zip(item_keys(value, node), value, strict=True):
+            inner[key] = _whole(part, node.item(), item=True)
+    if not inner or (node.implied and not item):
         return inner
     return {".": {}, **inner}
 
@@ -325,9 +325,9 @@ def compare_items(old: list[Any], new: list[Any], node: Node) -> Changes:
     after = dict(zip(item_keys(new, node), new, strict=True))
     for key in after.keys() | before.keys():
         if key not in before:
-            changes.added[key] = _whole(after[key], node.item())
+            changes.added[key] = _whole(after[key], node.item(), item=True)
         elif key not in after:
-            changes.removed[key] = _whole(before[key], node.item())
+            changes.removed[key] = _whole(before[key], node.item(), item=True)
         else:
             _note(changes, key, before[key], after[key], node.item())
     return changes

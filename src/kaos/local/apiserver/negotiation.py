@@ -1,8 +1,7 @@
 """What a client sends and wants to get: media types of bodies and answers.
 
-Guarantees that JSON and YAML bodies are read, that a client which prefers
-protobuf gets JSON (its next choice), and that one which sends protobuf is told
-so with 415, which makes client libraries fall back.
+Guarantees that JSON, YAML and (for built-in kinds) protobuf bodies are read, and
+that a client which prefers protobuf gets JSON, its next choice.
 """
 
 import json
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kaos.local.apiserver import protobuf
 from kaos.local.apiserver.errors import bad_request, unsupported_media_type
 
 JSON = "application/json"
@@ -60,10 +60,15 @@ def parse_body(raw: bytes, content_type: str) -> tuple[Any, list[str]]:
         StatusError: 415 for other media types, 400 for what cannot be read.
     """
     media = media_type(content_type) or JSON
+    if media == protobuf.MEDIA_TYPE:
+        try:
+            return protobuf.decode_protobuf(raw), []
+        except protobuf.ProtobufError as error:
+            raise bad_request(f"the body of the request cannot be read: {error}") from error
     if media in {YAML, APPLY_PATCH} and not raw.lstrip().startswith(b"{"):
         return _parse_yaml(raw)
     if media not in {JSON, YAML, *PATCHES}:
-        raise unsupported_media_type((JSON, YAML))
+        raise unsupported_media_type((JSON, YAML, protobuf.MEDIA_TYPE))
     return _parse_json(raw)
 
 
