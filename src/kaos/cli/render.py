@@ -6,9 +6,9 @@ down, also when the work inside fails, so that an error is not drawn over.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +19,10 @@ from rich.text import Text
 
 from kaos.cli.loglines import printable
 from kaos.cli.resources import Key, Row
+
+_STEADY = 1.5  # seconds after which a state is told
+_AT_LEAST = 5.0  # seconds after which one is told that keeps changing, like a download's
+_BRIEF = 140
 
 STYLES = {"Ready": "green", "Failed": "red", "Waiting": "yellow", "Pending": "cyan"}
 
@@ -32,13 +36,14 @@ def console(*, stderr: bool = False) -> Console:
 class Progress:
     """The rows of the objects that are awaited; a context manager."""
 
-    def __init__(self, out: Console) -> None:
-        """Draw on ``out``."""
+    def __init__(self, out: Console, now: Callable[[], float] = time.monotonic) -> None:
+        """Draw on ``out``, by the clock ``now``."""
         self._out = out
+        self._now = now
         self._rows: dict[Key, Row] = {}
         self._ready: dict[Key, float] = {}
-        self._shown: dict[Key, tuple[str, str]] = {}
-        self._since = time.monotonic()
+        self._heard: dict[Key, _Heard] = {}
+        self._since = self._now()
         self._live = (
             Live(console=out, get_renderable=self._table, refresh_per_second=8, transient=True)
             if out.is_terminal
@@ -47,7 +52,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Begin to draw."""
-        self._since = time.monotonic()
+        self._since = self._now()
         if self._live:
             self._live.start()
         return self
@@ -72,7 +77,7 @@ class Progress:
         """The rows as they are now."""
         for row in rows:
             if row.ready:
-                self._ready.setdefault(row.key, time.monotonic() - self._since)
+                self._ready.setdefault(row.key, self._now() - self._since)
             else:
                 self._ready.pop(row.key, None)
             self._rows[row.key] = row
@@ -80,11 +85,17 @@ class Progress:
                 self._say(row)
 
     def _say(self, row: Row) -> None:
-        """One plain line for what changed."""
-        if self._shown.get(row.key) == (row.state, row.message):
-            return
-        self._shown[row.key] = (row.state, row.message)
-        self._out.print(sentence(row, self._ready.get(row.key)))
+        """One plain line for what changed, and for what stays long enough to be worth one."""
+        now = self._now()
+        heard = self._heard.get(row.key)
+        if heard is None or heard.row != row:
+            heard = _Heard(row, now, heard.said if heard else None, heard.at if heard else now)
+        # A dozen states fly by while things come up; a user wants to know what it hangs on.
+        due = now - heard.since >= _STEADY or now - heard.at >= _AT_LEAST
+        if heard.said != row and (row.ready or row.failed or due):
+            self._out.print(sentence(row, self._ready.get(row.key)))
+            heard = _Heard(row, heard.since, row, now)
+        self._heard[row.key] = heard
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -97,9 +108,18 @@ class Progress:
                 str(row.key),
                 state,
                 took,
-                printable(row.message),
+                Text(brief(row)),
             )
         return table
+
+
+class _Heard(NamedTuple):
+    """What is known of a row in plain form: since when it is so, and what was said of it when."""
+
+    row: Row
+    since: float
+    said: Row | None
+    at: float
 
 
 def sentence(row: Row, took: float | None = None) -> Text:
@@ -110,7 +130,13 @@ def sentence(row: Row, took: float | None = None) -> Text:
         return text.append(f" ({took:.1f} s)" if took is not None else "")
     verb = "failed" if row.failed else "waits"
     text.append(f" {verb}", style=STYLES.get(row.state, ""))
-    return text.append(f": {printable(row.message)}" if row.message else "")
+    return text.append(f": {brief(row)}" if row.message else "")
+
+
+def brief(row: Row) -> str:
+    """The message, short enough for a line, unless it is the one to act on."""
+    message = printable(row.message)
+    return message if row.failed or len(message) <= _BRIEF else f"{message[: _BRIEF - 1]}…"
 
 
 def table(headers: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> Table:

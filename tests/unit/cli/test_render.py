@@ -9,32 +9,49 @@ from kaos.cli.render import Progress, sentence
 from kaos.cli.resources import Key, Row
 
 AGENT = Key("Agent", "default", "assistant")
+READY = Row(AGENT, "Ready")
 WAITS = Row(AGENT, "Waiting", 'ModelAPI "ollama" does not exist')
 
 
-def lines(*updates: Row, terminal: bool) -> str:
+def lines(*updates: tuple[float, Row], terminal: bool) -> list[str]:
+    now = [0.0]
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, highlight=False)
-    with Progress(console) as progress:
-        for row in updates:
+    console = Console(file=out, force_terminal=terminal, width=100, soft_wrap=True, highlight=False)
+    with Progress(console, lambda: now[0]) as progress:
+        for moment, row in updates:
+            now[0] = moment
             progress.update([row])
-    return out.getvalue()
+    return out.getvalue().splitlines()
 
 
-def test_in_a_pipe_each_change_is_one_line() -> None:
-    said = lines(WAITS, WAITS, Row(AGENT, "Pending", "starts"), Row(AGENT, "Ready"), terminal=False)
-    assert said.splitlines() == [
+def test_in_a_pipe_what_lasts_is_one_line() -> None:
+    starts = Row(AGENT, "Pending", "starts")
+    updates = [(0, starts), (1, WAITS), (2, WAITS), (3, WAITS), (4, WAITS), (5, starts), (6, READY)]
+    assert lines(*updates, terminal=False) == [
         'Agent/assistant waits: ModelAPI "ollama" does not exist',
-        "Agent/assistant waits: starts",
-        "Agent/assistant is ready (0.0 s)",
+        "Agent/assistant is ready (6.0 s)",
+    ]
+
+
+def test_in_a_pipe_a_failure_is_told_at_once() -> None:
+    updates = [(0, Row(AGENT, "Failed", "x" * 500)), (1, WAITS)]
+    (line,) = lines(*updates, terminal=False)
+    assert line == f"Agent/assistant failed: {'x' * 500}"
+
+
+def test_in_a_pipe_progress_is_told_now_and_then() -> None:
+    updates = [(t, Row(AGENT, "Pending", f"pulled {t} %")) for t in range(12)]
+    assert lines(*updates, terminal=False) == [
+        "Agent/assistant waits: pulled 5 %",
+        "Agent/assistant waits: pulled 10 %",
     ]
 
 
 def test_on_a_terminal_the_table_stays_at_the_end() -> None:
-    last = lines(WAITS, Row(AGENT, "Ready"), terminal=True).splitlines()[-1]
+    last = lines((0, WAITS), (2, READY), terminal=True)[-1]
     assert "✓" in last
     assert "Agent/assistant" in last
-    assert "0.0 s" in last
+    assert "2.0 s" in last
 
 
 def test_an_error_inside_leaves_the_terminal_in_order() -> None:
