@@ -165,10 +165,14 @@ def test_since_time_is_turned_into_seconds() -> None:
 
 
 async def call(
-    node: Node, messages: "asyncio.Queue[dict[str, Any]]", query: str
+    node: Node,
+    messages: "asyncio.Queue[dict[str, Any]]",
+    query: str,
+    stopping: asyncio.Event | None = None,
 ) -> tuple["asyncio.Task[None]", "asyncio.Queue[Any]"]:
     """Call the log route as a server does, message by message."""
-    app = Starlette(routes=streams.stream_routes(lambda: node, lambda _, name: PODS.get(name)))
+    routes = streams.stream_routes(lambda: node, lambda _, name: PODS.get(name), stopping)
+    app = Starlette(routes=routes)
     sent: asyncio.Queue[Any] = asyncio.Queue()
     scope = {
         "type": "http",
@@ -193,6 +197,39 @@ async def test_following_a_silent_log_sends_headers_and_ends_with_the_client(nod
     messages.put_nowait({"type": "http.disconnect"})
     await asyncio.wait_for(task, 5)
     assert node.closed
+
+
+async def test_when_the_server_stops_a_followed_log_ends_as_a_whole_answer(node: Node) -> None:
+    node.wait.clear()
+    stopping = asyncio.Event()
+    task, sent = await call(node, asyncio.Queue(), "follow=true", stopping)
+    received = [await asyncio.wait_for(sent.get(), 5) for _ in range(3)]
+    assert [m.get("body") for m in received] == [None, b"one\n", b"two\n"]
+    stopping.set()
+    await asyncio.wait_for(task, 5)
+    assert sent.get_nowait() == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert sent.empty()
+    assert node.closed
+
+
+async def test_when_the_server_stops_a_port_forward_is_closed(node: Node) -> None:
+    stopping = asyncio.Event()
+    routes = streams.stream_routes(lambda: node, lambda _, name: PODS.get(name), stopping)
+    messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    messages.put_nowait({"type": "websocket.connect"})
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {
+        "type": "websocket",
+        "path": f"{BASE}/web/portforward",
+        "query_string": b"",
+        "headers": [],
+        "subprotocols": ["SPDY/3.1+portforward.k8s.io"],
+    }
+    task = asyncio.create_task(Starlette(routes=routes)(scope, messages.get, sent.put))
+    assert (await asyncio.wait_for(sent.get(), 5))["type"] == "websocket.accept"
+    stopping.set()
+    await asyncio.wait_for(task, 5)
+    assert (await sent.get())["code"] == 1001
 
 
 # -- port-forward, exec, attach ------------------------------------------------------

@@ -93,7 +93,7 @@ class _SpdySession:
             finally:
                 for task in (writer, *forwards):
                     task.cancel()
-        await _close(self._websocket, code)
+        await close(self._websocket, code)
 
     def _flush(self) -> None:
         self._to_send.set()
@@ -224,7 +224,7 @@ class _ChannelSession:
             await asyncio.wait((reading, copying), return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
             copying.cancel()
-        await _close(self._websocket, self._code)
+        await close(self._websocket, self._code)
 
     async def _read(self) -> None:
         try:
@@ -281,7 +281,8 @@ async def _send(websocket: WebSocket, data: bytes) -> None:
         await websocket.send_bytes(data)
 
 
-async def _close(websocket: WebSocket, code: int) -> None:
+async def close(websocket: WebSocket, code: int) -> None:
+    """Close the WebSocket; harmless when it is closed already."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await websocket.close(code)
 

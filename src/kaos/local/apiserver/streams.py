@@ -2,7 +2,7 @@
 
 Guarantees: a request is checked before a stream starts, so what is wrong with it is a
 Status object and not a broken stream (also on a WebSocket, whose handshake is then
-refused with it); a log stream ends when the client leaves.
+refused with it); a stream ends when the client leaves or the server stops.
 
 Does not: speak SPDY outside a WebSocket, as kubectl before 1.31 does and newer ones do
 when the WebSocket is refused. An ASGI server hands over no raw connection, so those
@@ -31,6 +31,8 @@ from kaos.local.apiserver.options import flag, number
 _POD: Final = "/api/v1/namespaces/{namespace}/pods/{pod}"
 _FIRST_CHUNK_SECONDS: Final = 0.25
 _QUEUE: Final = 32
+_GOING_AWAY: Final = 1001
+_END: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 _EXAMPLE: Final = "2026-01-31T12:00:00Z"
 _NO_SPDY: Final = (
     "port-forward needs a WebSocket here and this request asks for none: use kubectl 1.31 or"
@@ -41,14 +43,17 @@ GetNode = Callable[[], NodeProxy | None]
 GetPod = Callable[[str, str], Mapping[str, Any] | None]
 
 
-def stream_routes(get_node: GetNode, get_pod: GetPod) -> list[BaseRoute]:
+def stream_routes(
+    get_node: GetNode, get_pod: GetPod, stopping: asyncio.Event | None = None
+) -> list[BaseRoute]:
     """Routes for the streaming subresources of pods; mount them before generic ones.
 
     Args:
         get_node: The node, or None while there is none.
         get_pod: The pod by namespace and name, or None (a ``StatusError`` is fine, too).
+        stopping: Set when the server stops; open streams then end at once and in order.
     """
-    streams = _Streams(get_node, get_pod)
+    streams = _Streams(get_node, get_pod, stopping or asyncio.Event())
     routes: list[BaseRoute] = [Route(f"{_POD}/log", _plain(streams.log), methods=["GET"])]
     for name, websocket, plain in (
         ("portforward", streams.portforward, streams.portforward_without_websocket),
@@ -87,9 +92,10 @@ def _socket(
 
 
 class _Streams:
-    def __init__(self, get_node: GetNode, get_pod: GetPod) -> None:
+    def __init__(self, get_node: GetNode, get_pod: GetPod, stopping: asyncio.Event) -> None:
         self._get_node = get_node
         self._get_pod = get_pod
+        self._stopping = stopping
 
     def _find(self, connection: HTTPConnection) -> tuple[str, str, Mapping[str, Any]]:
         namespace: str = connection.path_params["namespace"]
@@ -123,15 +129,19 @@ class _Streams:
             timestamps=flag(query, "timestamps"),
             previous=flag(query, "previous"),
         )
-        return _LogResponse(chunks, number(query, "limitBytes"))
+        return _LogResponse(chunks, number(query, "limitBytes"), self._stopping)
 
     async def portforward(self, websocket: WebSocket) -> None:
         namespace, name, _pod = self._find(websocket)
         node = self._node()
         ports = _ports(websocket)
-        await portforward.serve(
-            websocket, lambda port: node.open_port(namespace, name, port), ports
-        )
+        async with asyncio.TaskGroup() as tasks:
+            session = portforward.serve(
+                websocket, lambda port: node.open_port(namespace, name, port), ports
+            )
+            running = [tasks.create_task(session), tasks.create_task(self._stopping.wait())]
+            await _first_of(running)
+        await portforward.close(websocket, _GOING_AWAY)
 
     async def portforward_without_websocket(self, request: Request) -> Response:
         self._find(request)
@@ -150,23 +160,27 @@ class _LogResponse(Response):
 
     media_type = "text/plain"
 
-    def __init__(self, chunks: AsyncIterator[bytes], limit: int | None) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], limit: int | None, stopping: asyncio.Event
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._chunks = chunks
         self._left = limit
+        self._stopping = stopping
+        self._started = False
+        self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         queue: asyncio.Queue[bytes | LookupError | None] = asyncio.Queue(_QUEUE)
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self._read(queue)),
-                tasks.create_task(_until_gone(receive)),
-                tasks.create_task(self._write(queue, scope, receive, send)),
-            ]
-            await asyncio.wait(running[1:], return_when=asyncio.FIRST_COMPLETED)
-            for task in running:
-                task.cancel()
+            reading = tasks.create_task(self._read(queue))
+            gone = tasks.create_task(_until_gone(receive))
+            writing = tasks.create_task(self._write(queue, scope, receive, send))
+            await _first_of([gone, writing, tasks.create_task(self._stopping.wait())])
+            reading.cancel()
+        if self._started and not self._ended:
+            await send(_END)
 
     async def _read(self, queue: asyncio.Queue[bytes | LookupError | None]) -> None:
         try:
@@ -195,6 +209,7 @@ class _LogResponse(Response):
         if isinstance(chunk, LookupError):
             await status_response(bad_request(words(chunk)))(scope, receive, send)
             return
+        self._started = True
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         while chunk is not None and self._left != 0:
@@ -204,7 +219,15 @@ class _LogResponse(Response):
                 self._left -= len(data)
             await send({"type": "http.response.body", "body": data, "more_body": True})
             chunk = await queue.get() if self._left != 0 else None
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._ended = True
+        await send(_END)
+
+
+async def _first_of(running: list[asyncio.Task[Any]]) -> None:
+    """Wait until one of the tasks has ended, and end the others."""
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for task in running:
+        task.cancel()
 
 
 async def _until_gone(receive: Receive) -> None:
