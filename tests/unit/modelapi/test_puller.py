@@ -49,11 +49,12 @@ class FakeOllama:
         self.pulled.append(model)
         if self.refuse is not None:
             return self.refuse
-        if self.lines[-1].get("status") == "success":
+        lines = self.lines  # a test may set others while these are sent
+        if lines[-1].get("status") == "success":
             self.store.add(model)
 
         def body() -> Iterator[str]:
-            for line in self.lines:
+            for line in lines:
                 yield json.dumps(line) + "\n"
 
         return StreamingResponse(body(), media_type="application/x-ndjson")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -21,21 +21,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kaos import __version__
 from kaos.local.ollama.catalogue import CATALOGUE, Model, UnknownModelError, Weights, resolve
-from kaos.local.ollama.chat import Chat, ChatError
+from kaos.local.ollama.chat import Chat
 from kaos.local.ollama.download import DownloadError, Progress, fetch
 from kaos.local.ollama.engine import Engine, EngineError, EngineSettings
 from kaos.local.ollama.store import Pulled, Store
+from kaos.modelapi.errors import OpenAIError, model_not_found, plain, respond
+from kaos.modelapi.http import ClientGoneError, json_object, unless_gone
 from kaos.modelapi.names import full_name
 from kaos.telemetry.http import Observed
 
 log = structlog.get_logger(__name__)
 
 Fetch = Callable[[Weights, Store, Progress], Awaitable[None]]
-T = TypeVar("T")
-
-
-class _ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class Ollama:
@@ -82,9 +79,9 @@ class Ollama:
             Route("/v1/models/{model:path}", self._model),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
         ]
-        errors: dict[Any, Any] = {ChatError: _openai_error, EngineError: _engine_error}
+        errors: dict[Any, Any] = {OpenAIError: _refuse, EngineError: _engine_error}
         inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers=errors)
-        observed = Observed(inner)
+        observed = Observed(inner, on_error=plain)
 
         async def front(scope: Scope, receive: Receive, send: Send) -> None:
             # Ollama's probes ask for `/`: a line in the log for each would bury the others.
@@ -100,7 +97,7 @@ class Ollama:
         return JSONResponse({"models": [_describe(pulled, model) for pulled, model in found]})
 
     async def _show(self, request: Request) -> Response:
-        name = _name(await _json(request))
+        name = _name(await json_object(request))
         model = await asyncio.to_thread(self.store.get, name)
         if model is None:
             return _api_error(404, f"model '{name}' not found")
@@ -114,7 +111,7 @@ class Ollama:
         )
 
     async def _pull(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await json_object(request)
         name = _name(body)
         if body.get("stream") is not False:
             return StreamingResponse(self._pull_lines(name), media_type="application/x-ndjson")
@@ -167,7 +164,7 @@ class Ollama:
         yield {"status": "success"}
 
     async def _copy(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await json_object(request)
         source, destination = body.get("source"), body.get("destination")
         if not isinstance(source, str) or not isinstance(destination, str):
             return _api_error(400, "source and destination are required")
@@ -178,7 +175,7 @@ class Ollama:
         return Response()
 
     async def _delete(self, request: Request) -> Response:
-        name = _name(await _json(request))
+        name = _name(await json_object(request))
         if not await asyncio.to_thread(self.store.remove, name):
             return _api_error(404, f"model '{name}' not found")
         return Response()
@@ -194,18 +191,18 @@ class Ollama:
         return JSONResponse(_openai_model(request.path_params["model"]))
 
     async def _chat(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await json_object(request)
         name = body.get("model")
         if not isinstance(name, str) or not name:
-            raise ChatError("you must provide a model parameter", param="model")
+            raise OpenAIError("you must provide a model parameter", param="model")
         chat = Chat(self._engine(await self._pulled(name)), body)
         try:
             if not chat.streamed:
-                return JSONResponse(await _unless_gone(request, chat.whole()))
+                return JSONResponse(await unless_gone(request, chat.whole()))
             # The first chunk decides between an HTTP error and a stream.
             chunks = chat.chunks()
-            first = await _unless_gone(request, anext(chunks))
-        except _ClientGoneError:
+            first = await unless_gone(request, anext(chunks))
+        except ClientGoneError:
             return Response(status_code=499)
         return StreamingResponse(
             _sse(first, chunks),
@@ -216,13 +213,7 @@ class Ollama:
     async def _pulled(self, name: str) -> Model:
         model = await asyncio.to_thread(self.store.get, name)
         if model is None:
-            raise ChatError(
-                f"model '{name}' not found, pull it first",
-                status=404,
-                kind="not_found_error",
-                code="model_not_found",
-                param="model",
-            )
+            raise model_not_found(name, "pull it first")
         return model
 
     def _engine(self, model: Model) -> Engine:
@@ -240,33 +231,14 @@ async def _sse(
             yield _event(first)
             async for chunk in chunks:
                 yield _event(chunk)
-    except ChatError as error:
-        yield _event(_openai_body(error))
+    except OpenAIError as error:
+        yield _event(error.body())
         return
     yield b"data: [DONE]\n\n"
 
 
 def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
-
-
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Do the work, unless the client goes away before it is done."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait([task, watch], return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _ClientGoneError
-        return task.result()
-    finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.wait([task, watch])
 
 
 async def _running(_: Request) -> Response:
@@ -277,20 +249,10 @@ async def _version(_: Request) -> Response:
     return JSONResponse({"version": f"0.0.0-kaos.{__version__}"})
 
 
-async def _json(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body())
-    except ValueError as error:
-        raise ChatError(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ChatError("the body must be a JSON object")
-    return body
-
-
 def _name(body: Mapping[str, Any]) -> str:
     name = body.get("model") or body.get("name")
     if not isinstance(name, str) or not name.strip():
-        raise ChatError("model is required", param="model")
+        raise OpenAIError("model is required", param="model")
     return name
 
 
@@ -309,19 +271,14 @@ def _openai_model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "library"}
 
 
-def _openai_body(error: ChatError) -> dict[str, Any]:
-    detail = {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}
-    return {"error": detail}
-
-
-async def _openai_error(request: Request, error: ChatError) -> Response:
+async def _refuse(request: Request, error: OpenAIError) -> Response:
     if request.scope["path"].startswith("/api/"):
         return _api_error(error.status, str(error))
-    return JSONResponse(_openai_body(error), status_code=error.status)
+    return await respond(request, error)
 
 
 async def _engine_error(request: Request, error: EngineError) -> Response:
-    return await _openai_error(request, ChatError(str(error), status=503, kind="server_error"))
+    return await _refuse(request, OpenAIError(str(error), status=503))
 
 
 def _api_error(status: int, message: str) -> Response:

@@ -25,36 +25,11 @@ from kaos.local.ollama import choice, toolcall
 from kaos.local.ollama.choice import Tool
 from kaos.local.ollama.engine import EngineError, RefusedError
 from kaos.local.ollama.prompt import Conversation, PromptError
+from kaos.modelapi.errors import OpenAIError
 
 MAX_TOKENS = 512
 _PASSED = ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty")
 _REPEAT_PENALTY = 1.05
-
-
-class ChatError(Exception):
-    """A request that gets an error for an answer.
-
-    Attributes:
-        status: The HTTP status.
-        kind: OpenAI's error type.
-        code: OpenAI's error code, if there is one.
-        param: The place in the request.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        kind: str = "invalid_request_error",
-        code: str | None = None,
-        param: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-        self.code = code
-        self.param = param
 
 
 class Completions(Protocol):
@@ -77,7 +52,7 @@ class Chat:
         request: The body, as the client sent it.
 
     Raises:
-        ChatError: The request is malformed.
+        OpenAIError: The request is malformed.
     """
 
     def __init__(self, engine: Completions, request: Mapping[str, Any]) -> None:
@@ -87,11 +62,11 @@ class Chat:
         options = request.get("stream_options")
         self._usage_wanted = isinstance(options, dict) and options.get("include_usage") is True
         if request.get("n") not in (None, 1):
-            raise ChatError("n must be 1", param="n")
+            raise OpenAIError("n must be 1", param="n")
         try:
             conversation = Conversation.parse(request.get("messages"))
         except PromptError as error:
-            raise ChatError(str(error), param=error.param) from error
+            raise OpenAIError(str(error), param=error.param) from error
         self._frame = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -108,12 +83,12 @@ class Chat:
         """The answer to a request without `stream`.
 
         Raises:
-            ChatError: There is none.
+            OpenAIError: There is none.
         """
         try:
             answer = await self._engine.complete(self._body)
         except (RefusedError, EngineError) as error:
-            raise _chat_error(error) from error
+            raise _openai_error(error) from error
         choice_ = answer["choices"][0]
         message: dict[str, Any] = {
             "role": "assistant",
@@ -137,7 +112,7 @@ class Chat:
         """The answer to a request with `stream`, without the final `[DONE]`.
 
         Raises:
-            ChatError: There is none, or it broke off.
+            OpenAIError: There is none, or it broke off.
         """
         if self._calls_tool:
             answer = await self.whole()
@@ -163,7 +138,7 @@ class Chat:
                                 yield self._chunk({"content": text})
                             finish = choice_.get("finish_reason") or finish
             except (RefusedError, EngineError) as error:
-                raise _chat_error(error) from error
+                raise _openai_error(error) from error
         yield self._chunk({}, finish)
         if self._usage_wanted:
             frame = {**self._frame, "object": "chat.completion.chunk"}
@@ -184,7 +159,7 @@ def _text_request(request: Mapping[str, Any], conversation: Conversation) -> dic
     limit = request.get("max_completion_tokens") or request.get("max_tokens")
     if limit is not None:
         if not isinstance(limit, int) or limit < 1:
-            raise ChatError("max_tokens must be a positive integer", param="max_tokens")
+            raise OpenAIError("max_tokens must be a positive integer", param="max_tokens")
         passed["max_tokens"] = limit
     form = request.get("response_format")
     if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
@@ -207,12 +182,12 @@ def _called(request: Mapping[str, Any], conversation: Conversation) -> list[Tool
         name = _function(wish).get("name")
         found = [tool for tool in tools if tool.name == name]
         if not found:
-            raise ChatError(
+            raise OpenAIError(
                 f"tool_choice names {name!r}, which is not in tools", param="tool_choice"
             )
         return found
     if wish == "required" and not tools:
-        raise ChatError("tool_choice is required, but there are no tools", param="tool_choice")
+        raise OpenAIError("tool_choice is required, but there are no tools", param="tool_choice")
     if wish == "none" or not tools or (wish == "auto" and not conversation.awaits_choice):
         return []
     likely = choice.called_for(conversation.system, tools, conversation.question)
@@ -223,12 +198,12 @@ def _tools(given: Any) -> list[Tool]:
     if given is None:
         return []
     if not isinstance(given, list):
-        raise ChatError("tools must be a list", param="tools")
+        raise OpenAIError("tools must be a list", param="tools")
     found = []
     for index, entry in enumerate(given):
         function = _function(entry)
         if not function.get("name"):
-            raise ChatError(
+            raise OpenAIError(
                 f"tools[{index}] must be a function with a name", param=f"tools[{index}]"
             )
         parameters = function.get("parameters")
@@ -252,21 +227,18 @@ def _tool_call(text: str) -> dict[str, Any]:
         call = json.loads(text)
         function = {"name": call["name"], "arguments": json.dumps(call["arguments"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise ChatError(
-            "the model did not finish the tool call", status=500, kind="server_error"
-        ) from error
+        raise OpenAIError("the model did not finish the tool call", status=500) from error
     return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
 
 
-def _chat_error(error: RefusedError | EngineError) -> ChatError:
+def _openai_error(error: RefusedError | EngineError) -> OpenAIError:
     if isinstance(error, EngineError):
-        return ChatError(str(error), status=503, kind="server_error")
+        return OpenAIError(str(error), status=503)
     if error.error.get("type") == "exceed_context_size_error":
         used, room = error.error.get("n_prompt_tokens"), error.error.get("n_ctx")
-        return ChatError(
+        return OpenAIError(
             f"the messages are {used} tokens long, and this model's context has room for {room}",
             code="context_length_exceeded",
             param="messages",
         )
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return ChatError(str(error), status=error.status, kind=kind)
+    return OpenAIError(str(error), status=error.status)
