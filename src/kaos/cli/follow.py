@@ -73,7 +73,9 @@ class Follower:
                 follow=True,
                 tail_lines=tail_lines,
             ):
-                self._print(source.prefix, line.decode(errors="replace"))
+                text = line.decode(errors="replace")
+                if not routine(text):
+                    self._print(source.prefix, text)
         except RuntimeFailure:
             # The container is not there yet, or the pod is going: seen again if it stays.
             await asyncio.sleep(_PAUSE)
@@ -113,3 +115,18 @@ def sources(pod: Object) -> Iterator[Source]:
             prefix = owner if len(statuses) == 1 else f"{owner}:{name}"
             restart = int(status.get("restartCount") or 0)
             yield Source(pod.namespace, pod.name, pod.uid, name, restart, prefix)
+
+
+def routine(line: str) -> bool:
+    """Whether it is one of the looks that agents take at each other every few seconds.
+
+    `kaos logs` shows them; among the logs of everything they would bury what matters.
+    """
+    event = parse(line)
+    return (
+        event is not None
+        and event["event"] == "request"
+        and event.get("method") == "GET"
+        and event.get("outcome") == "ok"
+        and event.get("status") == 200
+    )

@@ -98,10 +98,14 @@ class Progress:
         self._heard[row.key] = heard
 
     def _table(self) -> Table:
+        live = self._live is not None and self._live.is_started
         table = Table(box=None, pad_edge=False, show_header=False)
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=live, overflow="ellipsis" if live else "fold")
         for row in self._rows.values():
             state = Text(row.state, style=STYLES.get(row.state, ""))
-            moving = self._live is not None and self._live.is_started and not row.ready
+            moving = live and not row.ready
             took = f"{self._ready[row.key]:.1f} s" if row.key in self._ready else ""
             table.add_row(
                 Spinner("dots") if moving and not row.failed else "✓" if row.ready else "·",

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from kaos.cli.follow import Follower, sources
+from kaos.cli.follow import Follower, routine, sources
 from kaos.cli.watcher import Watcher
 from kaos.runtime import Client, Object, Unreachable
 
@@ -114,3 +114,11 @@ async def test_logs_are_followed_from_now_on_and_new_pods_from_their_start(tmp_p
         "modelapi/ollama | three",
     ]
     assert cluster.asked == [0, None, None]
+
+
+def test_a_look_at_somebody_is_routine_and_a_failed_one_is_not() -> None:
+    look = {"event": "request", "method": "GET", "outcome": "ok", "status": 200}
+    assert routine(json.dumps(look))
+    for other in ({"status": 500}, {"method": "POST"}, {"event": "step"}, {"outcome": "left"}):
+        assert not routine(json.dumps(look | other))
+    assert not routine("GET /v1/models 200")
