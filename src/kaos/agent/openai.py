@@ -53,6 +53,7 @@ PASSED_THROUGH = (
 """Request fields the model gets as they came. `store` and `metadata` stay here."""
 
 _SYSTEM = ("system", "developer")
+_LINE_BREAKS = tuple((chr(n).encode(), f"\\u{n:04x}".encode()) for n in (0x85, 0x2028, 0x2029))
 
 
 class Turn(TypedDict):
@@ -243,8 +244,16 @@ class Envelope:
 
 
 def sse(body: Json) -> bytes:
-    """Make one server-sent event."""
-    return b"data: " + to_json(body) + b"\n\n"
+    """Make one server-sent event.
+
+    The line breaks of Unicode are escaped: they are none in this format, but clients that split
+    a stream with their language's idea of a line break off in the middle of an event.
+    """
+    data = to_json(body)
+    if not data.isascii():
+        for character, escaped in _LINE_BREAKS:
+            data = data.replace(character, escaped)
+    return b"data: " + data + b"\n\n"
 
 
 def indexed(calls: Iterable[Json]) -> list[Json]:

@@ -1,0 +1,93 @@
+"""The `openai` client against an agent, as a user would use it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from kaos.agent import model as model_client
+from kaos.testing.model import Failure, ScriptedModel, ToolCall, Turn, tool_call
+
+openai = pytest.importorskip("openai")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_client, "RETRY_DELAYS", ())
+
+
+@pytest.fixture
+async def client(start_agent: Any, tool_server: str) -> AsyncIterator[Any]:
+    url = await start_agent(mcp_servers={"tools": tool_server})
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+MESSAGES = [{"role": "user", "content": "Hello!"}]
+
+
+async def test_whole(client: Any, model: ScriptedModel) -> None:
+    model.say(tool_call("echo", text="hi"), "It's {last}")
+    answer = await client.chat.completions.create(model="assistant", messages=MESSAGES)
+    assert answer.choices[0].message.content == "It's echo: hi"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens > 0
+
+
+async def test_streamed(client: Any, model: ScriptedModel) -> None:
+    model.say(tool_call("echo", text="hi"), "It's {last}")
+    chunks = await client.chat.completions.create(
+        model="assistant", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+    )
+    text, usage = "", None
+    async for chunk in chunks:
+        text += "".join(choice.delta.content or "" for choice in chunk.choices)
+        usage = chunk.usage or usage
+    assert text == "It's echo: hi"
+    assert usage is not None
+    assert usage.total_tokens > 0
+
+
+async def test_the_streaming_helper_accumulates_our_chunks(
+    client: Any, model: ScriptedModel
+) -> None:
+    call = ToolCall(name="weather", arguments={"city": "Ulm"})
+    model.say(Turn(text="Let me ask.", tool_calls=(call,)))
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    async with client.chat.completions.stream(
+        model="assistant", messages=MESSAGES, tools=tools
+    ) as stream:
+        final = await stream.get_final_completion()
+    choice = final.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Let me ask."
+    assert choice.message.tool_calls[0].function.arguments == '{"city": "Ulm"}'
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (Failure(status=400, message="bad"), "BadRequestError"),
+        (Failure(status=429, message="busy", retry_after=9), "RateLimitError"),
+        (Failure(status=500, message="oops"), "InternalServerError"),
+    ],
+)
+async def test_errors(client: Any, model: ScriptedModel, failure: Failure, error: str) -> None:
+    model.say(Turn(error=failure))
+    with pytest.raises(getattr(openai, error), match=failure.message) as caught:
+        await client.chat.completions.create(model="assistant", messages=MESSAGES)
+    assert caught.value.request_id.startswith("req-")
+
+
+async def test_an_error_in_the_middle_of_a_stream(client: Any, model: ScriptedModel) -> None:
+    model.say(Turn(text="a b c", break_after=2))
+    stream = await client.chat.completions.create(model="assistant", messages=MESSAGES, stream=True)
+    with pytest.raises(openai.APIError, match="broke off"):
+        [chunk async for chunk in stream]
+
+
+async def test_the_list_of_models(client: Any) -> None:
+    assert [entry.id async for entry in client.models.list()] == ["assistant"]
+    assert (await client.models.retrieve("assistant")).id == "assistant"
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("other")
