@@ -6,6 +6,7 @@ The official clients read `message`, `type`, `param` and `code`, and retry 408, 
 
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -44,7 +45,9 @@ class OpenAIError(Exception):
 
 
 async def respond(_: Request, error: Exception) -> Response:
-    """Starlette's handler for `OpenAIError`."""
+    """Starlette's handler for `OpenAIError`, and for its own `HTTPException` (no such path)."""
+    if isinstance(error, HTTPException):
+        return plain(error.status_code, error.detail)
     assert isinstance(error, OpenAIError)  # noqa: S101 - registered for nothing else
     return JSONResponse(error.body(), status_code=error.status)
 

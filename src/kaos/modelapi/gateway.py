@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -140,7 +141,7 @@ def build_app(config: GatewayConfig, env: Mapping[str, str]) -> ASGIApp:
             Route("/v1/{path:path}", gateway.ask, methods=["POST"]),
         ],
         lifespan=gateway.lifespan,
-        exception_handlers={OpenAIError: respond},
+        exception_handlers={OpenAIError: respond, HTTPException: respond},
     )
     return Observed(app, on_error=plain)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 
 from kaos.telemetry import logs, serving
+from kaos.telemetry.http import Observed
 from kaos.toolserver import builtin, source
 from kaos.toolserver.settings import Settings, SettingsError
 
@@ -41,7 +42,7 @@ def main() -> int:
             tools=[tool.__name__ for tool in tools],
             listen=settings.listen,
         )
-        asyncio.run(serving.serve(app, listen=settings.listen))
+        asyncio.run(serving.serve(Observed(app), listen=settings.listen))
     except (
         builtin.UnknownBuiltinError,
         source.SourceError,

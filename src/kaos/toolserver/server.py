@@ -5,7 +5,8 @@ with `initialize`) and keeps no session for either, so any replica may answer an
 Sync functions run in threads and never hold up the loop. What a function raises reaches the
 caller as an `isError` result with the exception's message: the caller is a model that can
 correct itself only if it is told (the SDK alone would hide the text). The traceback goes to
-the log. `GET /tools` lists the tools as JSON for the controller and the CLI.
+the log. `GET /tools` lists the tools as JSON for the controller and the CLI,
+`/metrics` is there too.
 
 Does not: stop a sync function whose caller has gone; its thread runs to its end, and no more
 than `MAX_THREADS` run at once.
@@ -30,6 +31,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kaos import __version__
+from kaos.telemetry import metrics
 
 MAX_THREADS = 16
 
@@ -64,7 +66,7 @@ def build_server(
 
 
 def build_app(server: MCPServer[Any], *, allowed_hosts: Sequence[str] | None) -> Starlette:
-    """Put a server behind `/mcp`, `/tools`, `/healthz` and `/readyz`.
+    """Put a server behind `/mcp`, `/tools`, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
         server: From `build_server`.
@@ -97,6 +99,7 @@ def build_app(server: MCPServer[Any], *, allowed_hosts: Sequence[str] | None) ->
         # The tools are loaded before the port is opened: who can ask is answered.
         Route("/readyz", ok),
         Route("/tools", tools),
+        Route("/metrics", metrics.page),
     ]
     return app
 

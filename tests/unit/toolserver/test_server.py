@@ -115,7 +115,7 @@ async def test_host_names_and_side_doors(server: Any) -> None:
                 # 400 is the next check: this body is no message.
                 assert reply.status == status
         # A kubelet asks by pod address; a web page learns nothing here.
-        for path in ("/healthz", "/readyz"):
+        for path in ("/healthz", "/readyz", "/metrics"):
             async with http.get(path, headers={"Host": "10.1.2.3:8000"}) as reply:
                 assert reply.status == 200
         async with http.get("/tools") as reply:

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -79,7 +80,11 @@ class Ollama:
             Route("/v1/models/{model:path}", self._model),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
         ]
-        errors: dict[Any, Any] = {OpenAIError: _refuse, EngineError: _engine_error}
+        errors: dict[Any, Any] = {
+            OpenAIError: _refuse,
+            HTTPException: _no_such_path,
+            EngineError: _engine_error,
+        }
         inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers=errors)
         observed = Observed(inner, on_error=plain)
 
@@ -275,6 +280,12 @@ async def _refuse(request: Request, error: OpenAIError) -> Response:
     if request.scope["path"].startswith("/api/"):
         return _api_error(error.status, str(error))
     return await respond(request, error)
+
+
+async def _no_such_path(request: Request, error: HTTPException) -> Response:
+    reason = "; this stand-in for ollama has no such call" if error.status_code == 404 else ""
+    message = f"{request.method} {request.scope['path']}: {error.detail}{reason}"
+    return await _refuse(request, OpenAIError(message, status=error.status_code))
 
 
 async def _engine_error(request: Request, error: EngineError) -> Response:
