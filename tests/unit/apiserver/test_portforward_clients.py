@@ -1,4 +1,4 @@
-"""Port-forward with the real clients: kubectl (SPDY in a WebSocket) and kr8s (channels).
+"""Port-forward and exec with the real clients: kubectl and kr8s.
 
 The API around the stub pod is only what the two ask for before they forward.
 """
@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ class Node:
         assert (namespace, pod) == ("default", "web")
         return await asyncio.open_connection("127.0.0.1", port)
 
+    async def exec(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], **_: Any
+    ) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+
     def read_logs(self, namespace: str, pod: str, container: str, **_: Any) -> AsyncIterator[bytes]:
         raise LookupError
 
@@ -106,12 +112,37 @@ async def cluster() -> AsyncIterator[tuple[str, int]]:
         server.close()
 
 
+def environment(home: Path) -> dict[str, str]:
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "KUBECONFIG": os.devnull}
+
+
+async def kubectl_exec(
+    url: str, home: Path, *command: str, given: bytes
+) -> tuple[int | None, bytes, bytes]:
+    """Run a command with kubectl exec; returns exit code, output and errors."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(find_kubectl(), f"--server={url}", "exec", "-i", "web", "--", *command),
+        env=environment(home),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(given), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode, output, errors
+
+
 @asynccontextmanager
 async def kubectl_forward(url: str, port: int, home: Path) -> AsyncIterator[int]:
     process = await asyncio.create_subprocess_exec(
         *(find_kubectl(), f"--server={url}", "port-forward", "pod/web", f":{port}"),
         "--address=127.0.0.1",
-        env={"HOME": str(home), "PATH": os.environ["PATH"], "KUBECONFIG": os.devnull},
+        env=environment(home),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -153,6 +184,20 @@ async def test_kubectl_carries_many_and_large_connections(tmp_path: Path) -> Non
     async with cluster() as (url, port), kubectl_forward(url, port, tmp_path) as local:
         got = await asyncio.gather(*(round_trip(local, payload) for payload in payloads))
     assert got == [hashlib.sha256(payload).hexdigest() for payload in payloads]
+
+
+@pytest.mark.skipif(not find_kubectl(), reason="there is no kubectl")
+async def test_kubectl_runs_commands(tmp_path: Path) -> None:
+    payload = random.Random(3).randbytes(2_000_000)
+    async with cluster() as (url, _):
+        code, output, _errors = await kubectl_exec(url, tmp_path, "cat", given=payload)
+        assert (code, output == payload) == (0, True)
+        script = "echo out; echo err >&2; exit 7"
+        code, output, errors = await kubectl_exec(url, tmp_path, "sh", "-c", script, given=b"")
+        assert (code, output) == (7, b"out\n")
+        assert errors.startswith(b"err\n")
+        code, _output, errors = await kubectl_exec(url, tmp_path, "/no/such/program", given=b"")
+        assert (code, b"No such file" in errors) == (1, True)
 
 
 async def test_kr8s_carries_a_large_connection() -> None:

@@ -269,6 +269,23 @@ def test_a_websocket_is_refused_with_a_status(
     assert words in refused.value.json()["message"]
 
 
+class ExecNode(Node):
+    async def exec(self, *_: Any, **__: Any) -> Any:
+        raise LookupError("container main is not running")
+
+
+def test_a_node_that_can_exec_is_asked_over_a_websocket_only() -> None:
+    routes = streams.stream_routes(ExecNode, lambda _, name: PODS.get(name))
+    http = TestClient(Starlette(routes=routes))
+    answer = http.post(f"{BASE}/web/exec?command=ls")
+    assert (answer.status_code, "kubectl 1.31" in answer.json()["message"]) == (400, True)
+    with pytest.raises(WebSocketDenialResponse) as refused:
+        http.websocket_connect(f"{BASE}/web/exec").__enter__()
+    assert "at least one command" in refused.value.json()["message"]
+    with http.websocket_connect(f"{BASE}/web/exec?command=ls") as websocket:
+        assert b"container main is not running" in websocket.receive_bytes()
+
+
 def test_without_a_node_the_client_is_asked_to_come_again() -> None:
     http = TestClient(Starlette(routes=streams.stream_routes(lambda: None, lambda *_: POD)))
     answer = http.get(f"{BASE}/web/log")

@@ -83,7 +83,7 @@ class _SpdySession:
             writer = tasks.create_task(self._write())
             forwards: set[asyncio.Task[None]] = set()
             try:
-                async for message in _binary_messages(self._websocket):
+                async for message in binary_messages(self._websocket):
                     for event in self._spdy.receive(message):
                         await self._handle(event, tasks, forwards)
                     self._flush()
@@ -106,7 +106,7 @@ class _SpdySession:
             await self._to_send.wait()
             self._to_send.clear()
             while data := self._spdy.bytes_to_send():
-                await _send(self._websocket, data)
+                await send(self._websocket, data)
                 self._room.set()
 
     async def _send_data(self, stream: int, data: bytes, *, fin: bool = False) -> None:
@@ -217,7 +217,7 @@ class _ChannelSession:
     async def run(self) -> None:
         for index, target in enumerate(self._targets):
             for channel in (2 * index, 2 * index + 1):
-                await _send(self._websocket, bytes([channel]) + target.port.to_bytes(2, "little"))
+                await send(self._websocket, bytes([channel]) + target.port.to_bytes(2, "little"))
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read())
             copying = tasks.create_task(self._copy_all())
@@ -228,7 +228,7 @@ class _ChannelSession:
 
     async def _read(self) -> None:
         try:
-            async for message in _binary_messages(self._websocket):
+            async for message in binary_messages(self._websocket):
                 await self._to_target(message)
         except ProtocolError as error:
             _log.warning("port-forward ended: %s", error)
@@ -252,17 +252,17 @@ class _ChannelSession:
         try:
             await target.open(self._open_port)
             while data := await target.read():
-                await _send(self._websocket, bytes([2 * index]) + data)
+                await send(self._websocket, bytes([2 * index]) + data)
         except ForwardError as error:
             await self._tell(index, error)
         finally:
             target.close()
 
     async def _tell(self, index: int, error: ForwardError) -> None:
-        await _send(self._websocket, bytes([2 * index + 1]) + str(error).encode())
+        await send(self._websocket, bytes([2 * index + 1]) + str(error).encode())
 
 
-async def _binary_messages(websocket: WebSocket) -> AsyncIterator[bytes]:
+async def binary_messages(websocket: WebSocket) -> AsyncIterator[bytes]:
     """The client's messages until it leaves.
 
     Raises:
@@ -275,7 +275,7 @@ async def _binary_messages(websocket: WebSocket) -> AsyncIterator[bytes]:
         yield data
 
 
-async def _send(websocket: WebSocket, data: bytes) -> None:
+async def send(websocket: WebSocket, data: bytes) -> None:
     """Send; when the client has left, the reading side ends the session, not this one."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await websocket.send_bytes(data)

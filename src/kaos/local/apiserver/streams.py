@@ -1,4 +1,4 @@
-"""The streaming subresources of a pod: log and portforward, and a clear no to exec and attach.
+"""The streaming subresources of a pod: log, portforward, exec, and a clear no to attach.
 
 Guarantees: a request is checked before a stream starts, so what is wrong with it is a
 Status object and not a broken stream (also on a WebSocket, whose handshake is then
@@ -12,7 +12,7 @@ requests get a Status that names the way out. Authentication is the caller's mat
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,11 +22,12 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from kaos.local.apiserver import portforward
+from kaos.local.apiserver import portforward, remotecommand
 from kaos.local.apiserver.errors import StatusError, bad_request
 from kaos.local.apiserver.forward_target import words
 from kaos.local.apiserver.nodeproxy import NodeProxy
 from kaos.local.apiserver.options import flag, number
+from kaos.local.apiserver.remotecommand import ExecProxy
 
 _POD: Final = "/api/v1/namespaces/{namespace}/pods/{pod}"
 _FIRST_CHUNK_SECONDS: Final = 0.25
@@ -35,8 +36,8 @@ _GOING_AWAY: Final = 1001
 _END: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 _EXAMPLE: Final = "2026-01-31T12:00:00Z"
 _NO_SPDY: Final = (
-    "port-forward needs a WebSocket here and this request asks for none: use kubectl 1.31 or"
-    " newer, without KUBECTL_PORT_FORWARD_WEBSOCKETS=false"
+    "{} needs a WebSocket here and this request asks for none: use kubectl 1.31 or newer,"
+    " and do not set KUBECTL_PORT_FORWARD_WEBSOCKETS or KUBECTL_REMOTE_COMMAND_WEBSOCKETS"
 )
 
 GetNode = Callable[[], NodeProxy | None]
@@ -57,8 +58,8 @@ def stream_routes(
     routes: list[BaseRoute] = [Route(f"{_POD}/log", _plain(streams.log), methods=["GET"])]
     for name, websocket, plain in (
         ("portforward", streams.portforward, streams.portforward_without_websocket),
-        ("exec", streams.exec, streams.exec),
-        ("attach", streams.exec, streams.exec),
+        ("exec", streams.exec, streams.exec_without_websocket),
+        ("attach", streams.attach, streams.attach),
     ):
         routes.append(WebSocketRoute(f"{_POD}/{name}", _socket(websocket)))
         routes.append(Route(f"{_POD}/{name}", _plain(plain), methods=["GET", "POST"]))
@@ -135,24 +136,58 @@ class _Streams:
         namespace, name, _pod = self._find(websocket)
         node = self._node()
         ports = _ports(websocket)
-        async with asyncio.TaskGroup() as tasks:
-            session = portforward.serve(
-                websocket, lambda port: node.open_port(namespace, name, port), ports
-            )
-            running = [tasks.create_task(session), tasks.create_task(self._stopping.wait())]
-            await _first_of(running)
-        await portforward.close(websocket, _GOING_AWAY)
+        await self._until_stopped(
+            websocket,
+            portforward.serve(websocket, lambda port: node.open_port(namespace, name, port), ports),
+        )
 
     async def portforward_without_websocket(self, request: Request) -> Response:
         self._find(request)
         self._node()
-        raise bad_request(_NO_SPDY)
+        raise bad_request(_NO_SPDY.format("port-forward"))
 
-    async def exec(self, connection: HTTPConnection) -> Response:
+    async def exec(self, websocket: WebSocket) -> None:
+        namespace, name, pod = self._find(websocket)
+        node = self._node()
+        if not isinstance(node, ExecProxy):
+            raise _not_implemented("exec")
+        query = websocket.query_params
+        command = query.getlist("command")
+        if not command:
+            raise bad_request("you must specify at least one command for the container")
+        container = choose_container(name, pod, query.get("container", ""))
+        options = {"stdin": flag(query, "stdin"), "tty": flag(query, "tty")}
+        await self._until_stopped(
+            websocket,
+            remotecommand.serve(
+                websocket, lambda: node.exec(namespace, name, container, command, **options)
+            ),
+        )
+
+    async def exec_without_websocket(self, request: Request) -> Response:
+        self._find(request)
+        raise (
+            bad_request(_NO_SPDY.format("exec"))
+            if isinstance(self._node(), ExecProxy)
+            else _not_implemented("exec")
+        )
+
+    async def attach(self, connection: HTTPConnection) -> Response:
         self._find(connection)
-        verb = connection.url.path.rpartition("/")[2]
-        message = f"{verb} is not implemented by the embedded cluster; see kubectl logs"
-        raise StatusError(501, "NotImplemented", message)
+        raise _not_implemented("attach")
+
+    async def _until_stopped(
+        self, websocket: WebSocket, session: Coroutine[Any, Any, None]
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(session), tasks.create_task(self._stopping.wait())]
+            await _first_of(running)
+        await portforward.close(websocket, _GOING_AWAY)
+
+
+def _not_implemented(verb: str) -> StatusError:
+    message = f"{verb} is not implemented by the embedded cluster; see kubectl logs"
+    return StatusError(501, "NotImplemented", message)
 
 
 class _LogResponse(Response):
