@@ -97,12 +97,14 @@ class Target(ABC):
             raise AssertionError(f"{error}\n{json.dumps(status, indent=1)}\n{pods}") from None
 
     @contextlib.contextmanager
-    def port_forward(self, what: str, port: int, namespace: str) -> Iterator[str]:
-        """kubectl port-forward to a free local port; yields the URL."""
+    def port_forward(
+        self, what: str, port: int, namespace: str, local: int | str = ""
+    ) -> Iterator[str]:
+        """kubectl port-forward to a local port, a free one by default; yields the URL."""
         process = subprocess.Popen(
             [
                 *(kubectl_program(), "--kubeconfig", str(self.kubeconfig)),
-                *("port-forward", what, f":{port}", "-n", namespace),
+                *("port-forward", what, f"{local}:{port}", "-n", namespace),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -191,11 +193,16 @@ class Current(Target):
         self.kubeconfig = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
         self._restart = os.environ.get("KAOS_E2E_RESTART_APISERVER", "")
         self.can_restart_api_server = bool(self._restart)
+        self._port = _free_port()
+        self._forward = contextlib.ExitStack()
+        self.gateway = os.environ.get("KAOS_E2E_GATEWAY", f"http://127.0.0.1:{self._port}")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         self.install()
-        with self._gateway() as self.gateway:
+        with self._forward:
+            if not os.environ.get("KAOS_E2E_GATEWAY"):
+                self._open_gateway()
             yield
 
     def install(self) -> None:
@@ -217,24 +224,26 @@ class Current(Target):
         self.kubectl("rollout", "status", *controller, "--timeout=120s")
 
     def restart_api_server(self) -> None:
+        self._forward.close()  # it goes through the API server and would not come back by itself
         subprocess.run(self._restart.split(), check=True, timeout=120)
+        self._open_gateway()
 
-    @contextlib.contextmanager
-    def _gateway(self) -> Iterator[str]:
-        if url := os.environ.get("KAOS_E2E_GATEWAY"):
-            yield url
-            return
-        selector = "gateway.networking.k8s.io/gateway-name=kaos-gateway"
-        owning = "gateway.envoyproxy.io/owning-gateway-name=kaos-gateway"
-        found = self.kubectl("get", "svc", "-A", "-l", owning, "-o", "json")
-        items = (
-            json.loads(found)["items"]
-            or json.loads(self.kubectl("get", "svc", "-A", "-l", selector, "-o", "json"))["items"]
-        )
-        assert items, "no Gateway's Service was found: set KAOS_E2E_GATEWAY to its URL"
-        service = items[0]["metadata"]
-        with self.port_forward(f"svc/{service['name']}", 80, service["namespace"]) as url:
-            yield url
+    def _open_gateway(self) -> None:
+        service = self._gateway_service()
+        where = (f"svc/{service['name']}", 80, service["namespace"])
+        self._forward.enter_context(self.port_forward(*where, local=self._port))
+
+    def _gateway_service(self) -> dict[str, Any]:
+        """The Service of the Gateway's proxy, by the labels that implementations give it."""
+        for label in (
+            "gateway.envoyproxy.io/owning-gateway-name",
+            "gateway.networking.k8s.io/gateway-name",
+        ):
+            found = self.kubectl("get", "svc", "-A", "-l", f"{label}=kaos-gateway", "-o", "json")
+            for item in json.loads(found)["items"]:
+                service: dict[str, Any] = item["metadata"]
+                return service
+        raise AssertionError("no Gateway's Service was found: set KAOS_E2E_GATEWAY to its URL")
 
 
 class Kind(Current):
