@@ -143,7 +143,7 @@ class Manager:
                     for part in (lease, probes, caches, events, work):
                         await group.start(part.run)
                     if self._http is not None:
-                        app = application(self._healthz(), self._readyz(), self.metrics.registry)
+                        app = application(self._healthz(), self.readiness(), self.metrics.registry)
                         probes.start(serve_http, app, self._http, probes.ending)
                     caches.start(self.cache.run)
                     events.start(self.events.run)
@@ -194,14 +194,16 @@ class Manager:
     def _healthz(self) -> dict[str, Callable[[], str]]:
         return {"ping": lambda: ""}
 
-    def _readyz(self) -> dict[str, Callable[[], str]]:
-        checks = {"kinds": self._kinds_ready}
+    def readiness(self) -> dict[str, Callable[[], str]]:
+        """The checks behind /readyz; each answers "" when all is well, else what is wrong."""
+        checks = {"kinds": self.not_ready}
         if self._elector is not None:
             elector = self._elector
             checks["lease"] = lambda: "" if elector.healthy() else "the lease cannot be reached"
         return checks
 
-    def _kinds_ready(self) -> str:
+    def not_ready(self) -> str:
+        """The kinds that are needed and not listed yet, and why; "" when there are none."""
         waits = [informer for informer in self._required if not informer.synced]
         for controller in self._controllers.values():
             waits += controller.unsynced()

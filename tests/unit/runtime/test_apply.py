@@ -1,0 +1,222 @@
+"""Apply sets: few writes, drift put right, unwanted children pruned, others left alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from kaos.runtime import (
+    CONFIG_MAP,
+    SERVICE,
+    Applied,
+    ApplySet,
+    Manager,
+    NameConflict,
+    Object,
+)
+from kaos.runtime.apply import contains
+from tests.unit.runtime.fake import Body, FakeServer
+from tests.unit.runtime.support import (
+    THING,
+    config_maps,
+    manager,
+    settle,
+    things,
+)
+
+pytestmark = pytest.mark.looptime
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default", "labels": {"app": "x"}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+class Bench:
+    """A running manager, an owner, and a way to apply for it."""
+
+    def __init__(self, made: Manager, server: FakeServer) -> None:
+        self.server = server
+        self.manager = made
+        self.set = ApplySet(made.client, made.cache, kinds=[CONFIG_MAP])
+
+    @property
+    def owner(self) -> Object:
+        found = self.manager.cache.get(THING, "a", "default")
+        assert found is not None
+        return found
+
+    async def apply(self, *bodies: dict[str, Any], **labels: str) -> Applied:
+        result = await self.set.apply(self.owner, bodies, labels=labels)
+        await settle()
+        return result
+
+    def live(self, name: str) -> Body:
+        return config_maps(self.server).objects["default", name]
+
+    @property
+    def writes(self) -> int:
+        return len([r for r in self.server.asked() if r.method != "GET"])
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    server = FakeServer()
+    config_maps(server)
+    things(server).put("a", spec={})
+    made = manager(server)
+    made.watch(CONFIG_MAP)
+    made.watch(THING)
+    # pytest-asyncio runs both halves of a fixture in tasks of their own, so no task group here.
+    started = anyio.Event()
+    task = asyncio.create_task(made.run(started=started))
+    await started.wait()
+    yield Bench(made, server)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_nothing_is_written_when_nothing_changed(bench: Bench) -> None:
+    first = await bench.apply(config_map("one", k="v"), config_map("two", k="v"))
+    assert (first.written, bench.writes) == (2, 2)
+    assert [o.name for o in first.objects] == ["one", "two"]
+    for _ in range(5):
+        again = await bench.apply(config_map("one", k="v"), config_map("two", k="v"))
+        assert again.written == 0
+    assert bench.writes == 2
+    assert bench.live("one")["metadata"]["ownerReferences"][0]["controller"] is True
+
+
+async def test_a_restart_writes_nothing_either(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"))
+    bench.set = ApplySet(bench.manager.client, bench.manager.cache, kinds=[CONFIG_MAP])
+    assert (await bench.apply(config_map("one", k="v"))).written == 0
+
+
+async def test_a_change_of_mind_is_written(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v", gone="x"))
+    assert (await bench.apply(config_map("one", k="v"))).written == 1
+
+
+async def test_drift_is_put_right(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"))
+    config_maps(bench.server).put("one", data={"k": "changed by hand"})
+    await settle()
+    assert (await bench.apply(config_map("one", k="v"))).written == 1
+    assert bench.live("one")["data"]["k"] == "v"
+
+
+async def test_what_others_add_is_left_alone(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"))
+    config_maps(bench.server).put("one", data={"k": "v", "more": "x"})
+    await settle()
+    assert (await bench.apply(config_map("one", k="v"))).written == 0
+
+
+async def test_a_value_that_the_server_rewrites_is_written_once(bench: Bench) -> None:
+    """A quantity of "1000m" comes back as "1": compared naively, it is written for ever."""
+    original = config_maps(bench.server).put
+
+    def normalising(name: str, namespace: str = "default", **fields: Any) -> Body:
+        if fields.get("data", {}).get("cpu") == "1000m":
+            fields["data"]["cpu"] = "1"
+        return original(name, namespace, **fields)
+
+    config_maps(bench.server).put = normalising  # type: ignore[method-assign]
+    await bench.apply(config_map("one", cpu="1000m"))
+    assert bench.live("one")["data"]["cpu"] == "1"
+    for _ in range(3):
+        assert (await bench.apply(config_map("one", cpu="1000m"))).written == 0
+    original("one", data={"cpu": "7"})
+    await settle()
+    assert (await bench.apply(config_map("one", cpu="1000m"))).written == 1
+    assert (await bench.apply(config_map("one", cpu="1000m"))).written == 0
+
+
+async def test_what_is_not_wanted_any_more_is_pruned(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"), config_map("two", k="v"))
+    config_maps(bench.server).put("somebody-elses", data={})
+    result = await bench.apply(config_map("two", k="v"))
+    assert result.pruned == ["ConfigMap default/one"]
+    assert {name for _, name in config_maps(bench.server).objects} == {"two", "somebody-elses"}
+
+
+async def test_children_without_the_labels_are_not_pruned(bench: Bench) -> None:
+    await bench.apply(config_map("one"))
+    await bench.apply(part="other")
+    assert "one" in {name for _, name in config_maps(bench.server).objects}
+
+
+async def test_an_object_of_another_controller_is_never_touched(bench: Bench) -> None:
+    owner = {"apiVersion": "v1", "kind": "Boss", "name": "big", "uid": "u", "controller": True}
+    config_maps(bench.server).put("one", data={"k": "theirs"}, meta={"ownerReferences": [owner]})
+    await settle()
+    writes = bench.writes
+    with pytest.raises(NameConflict, match=r"ConfigMap default/one .* Boss default/big"):
+        await bench.apply(config_map("one", k="v"))
+    assert bench.writes == writes
+
+
+async def test_an_object_of_nobody_is_not_touched_either(bench: Bench) -> None:
+    config_maps(bench.server).put("one", data={"k": "a user's"})
+    with pytest.raises(NameConflict, match="no controller at all"):
+        await bench.apply(config_map("one", k="v"))  # also before the cache has it
+    assert bench.live("one")["data"] == {"k": "a user's"}
+
+
+async def test_a_stray_with_our_labels_is_adopted(bench: Bench) -> None:
+    """After a restore from a backup, children are there and their owners have new uids."""
+    config_maps(bench.server).put("one", data={"k": "v"}, meta={"labels": {"app": "x"}})
+    await settle()
+    assert (await bench.apply(config_map("one", k="v"), app="x")).written == 1
+    assert bench.live("one")["metadata"]["ownerReferences"][0]["name"] == "a"
+
+
+async def test_a_child_that_is_still_being_deleted_is_waited_for(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"))
+    config_maps(bench.server).put("one", meta={"finalizers": ["x/y"]})
+    config_maps(bench.server).delete("one")
+    await settle()
+    writes = bench.writes
+    result = await bench.apply(config_map("one", k="v"))
+    assert [key.name for key in result.waiting] == ["one"]
+    assert bench.writes == writes
+
+
+async def test_a_stale_cache_costs_a_retry_and_nothing_else(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"))
+    for watch in config_maps(bench.server).watches:
+        watch.silent = True
+    config_maps(bench.server).put("one", data={"k": "changed by hand"})
+    assert (await bench.apply(config_map("one", k="new"))).written == 1
+    assert bench.live("one")["data"]["k"] == "new"
+
+
+async def test_other_kinds_are_refused(bench: Bench) -> None:
+    body = config_map("x") | {"kind": SERVICE.kind}
+    with pytest.raises(ValueError, match="Service in v1 is not among the kinds"):
+        await bench.apply(body)
+
+
+@pytest.mark.parametrize(
+    ("live", "desired", "expected"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": None}, True),
+        ({}, {"a": {}}, True),
+        ({}, {"a": []}, True),
+        ({}, {"a": {"b": 1}}, False),
+        ({"a": False}, {"a": False}, True),
+        ({}, {"a": False}, False),
+        ([{"name": "x", "v": 1}, {"name": "side", "v": 2}], [{"name": "x", "v": 1}], True),
+        ([{"name": "x", "v": 1}], [{"name": "y", "v": 1}], False),
+        ([1, 2], [1, 2], True),
+        ([1, 2, 3], [1, 2], False),
+        ([{"port": 80, "nodePort": 3}], [{"port": 80}], True),
+    ],
+)
+def test_containment(live: Any, desired: Any, expected: bool) -> None:
+    assert contains(live, desired) is expected
