@@ -44,6 +44,7 @@ class Progress:
         self._ready: dict[Key, float] = {}
         self._heard: dict[Key, _Heard] = {}
         self._since = self._now()
+        self._drawing = False
         self._live = (
             Live(console=out, get_renderable=self._table, refresh_per_second=8, transient=True)
             if out.is_terminal
@@ -54,6 +55,7 @@ class Progress:
         """Begin to draw."""
         self._since = self._now()
         if self._live:
+            self._drawing = True
             self._live.start()
         return self
 
@@ -64,6 +66,7 @@ class Progress:
         _where: TracebackType | None,
     ) -> None:
         """Stop drawing; on a terminal the last table stays, as plain text."""
+        self._drawing = False
         if self._live:
             self._live.stop()
             if self._rows:
@@ -98,7 +101,7 @@ class Progress:
         self._heard[row.key] = heard
 
     def _table(self) -> Table:
-        live = self._live is not None and self._live.is_started
+        live = self._drawing
         table = Table(box=None, pad_edge=False, show_header=False)
         for _ in range(4):
             table.add_column(no_wrap=True)
