@@ -278,18 +278,19 @@ def _merge_items(live: list[Any], config: list[Any], node: Node) -> list[Any]:
     """The manifest's order for the items it names; the others stay where they are."""
     before = dict(zip(item_keys(live, node), live, strict=True))
     after = dict(zip(item_keys(config, node), config, strict=True))
-    result, named = [], list(after.items())
+    result: list[Any] = []
+    named = list(after)
     for key, item in before.items():
         if key not in after:
             result.append(item)
-        elif any(key == name for name, _ in named):
-            # Everything the manifest puts before this item comes before it.
+        elif key == next((name for name in named if name in before), None):
+            # Of the items that both have, this is the manifest's next: now those before it.
             while named:
-                name, value = named.pop(0)
-                result.append(_merge(before.get(name), value, node.item()))
+                name = named.pop(0)
+                result.append(_merge(before.get(name), after[name], node.item()))
                 if name == key:
                     break
-    result += [_merge(before.get(name), value, node.item()) for name, value in named]
+    result += [_merge(before.get(name), after[name], node.item()) for name in named]
     return result
 
 

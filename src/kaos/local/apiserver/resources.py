@@ -117,7 +117,7 @@ class Resources:
         *,
         applied: bool = False,
     ) -> Written:
-        """Create an object."""
+        """Create an object; ``body`` is taken over and must not be used again."""
         obj = self._accept(kind, namespace, "", body)
         if obj["metadata"].get("resourceVersion") not in {None, "", "0"}:
             raise bad_request("resourceVersion should not be set on objects to be created")
