@@ -115,7 +115,11 @@ def container_env(
     translation: Translation,
     image_env: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The variables that a container's manifest asks for, expanded and translated.
+    """The variables that a container's manifest asks for, expanded but not yet translated.
+
+    Only `PORT` is: as a host port it can be referred to where an address is put together. All else
+    is translated once, after everything is expanded, or what was put in would be translated again
+    (a folder below /tmp, in a pod that mounts a volume at /tmp).
 
     Raises:
         ConfigError: A ConfigMap, Secret or key is missing and not optional.
@@ -131,7 +135,6 @@ def container_env(
                 values[name] = value
         else:
             values[name] = expand(str(entry.get("value") or ""), values)
-    values = {name: translation.apply(value) for name, value in values.items()}
     _set_port(values, container, translation)
     return values
 

@@ -17,6 +17,7 @@ from kaos.local.node.environment import (
     command_line,
     container_env,
     inherited,
+    translated,
 )
 from kaos.local.node.images import Image
 from kaos.local.node.orphans import STATE_VARIABLE
@@ -81,15 +82,15 @@ def plan_launch(
     env = variables.for_pod(pod)
     if (temporary := translation.mounts.get("/tmp")) is not None:  # noqa: S108
         env["TMPDIR"] = str(temporary)
-    env = env | own | variables.mark()
+    env = env | translated(own, translation) | variables.mark()
     argv = image.argv(
         command_line(container.get("command") or [], own, translation),
         command_line(container.get("args") or [], own, translation),
     )
     cwd = working_folder
     if wanted := container.get("workingDir"):
-        translated = Path(translation.apply(str(wanted)))
-        cwd = translated if str(translated) != wanted and translated.is_dir() else working_folder
+        folder = Path(translation.apply(str(wanted)))
+        cwd = folder if str(folder) != wanted and folder.is_dir() else working_folder
     return Launch(argv, env, cwd)
 
 

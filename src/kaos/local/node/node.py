@@ -153,12 +153,15 @@ class Node:
             PortTaken: The gateway's port is in use.
         """
         stop = anyio.Event()
-        async with anyio.create_task_group() as caller:
-            caller.start_soon(self._run_shielded, stop, started, caller.cancel_scope)
-            try:
-                await anyio.sleep_forever()
-            finally:
-                stop.set()
+        try:
+            async with anyio.create_task_group() as caller:
+                caller.start_soon(self._run_shielded, stop, started, caller.cancel_scope)
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    stop.set()
+        except BaseExceptionGroup as group:
+            raise _single(group) from None
 
     async def _run_shielded(
         self, stop: anyio.Event, started: anyio.Event | None, caller: anyio.CancelScope
@@ -195,7 +198,7 @@ class Node:
                 await _either(running, stop)
                 if not stop.is_set():
                     await self._sweep()
-                    pods.start_soon(self._pods.run)
+                    await pods.start(self._pods.run)
                     if started is not None:
                         started.set()
                     await stop.wait()
@@ -307,6 +310,14 @@ def _container(pod: Mapping[str, Any], name: str) -> str:
     if name not in names:
         raise LookupError(f'container "{name}" is not one of {shown}')
     return name
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The only exception of nested groups, or the group when there are several."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return found
 
 
 async def _either(first: anyio.Event, second: anyio.Event) -> None:

@@ -12,6 +12,8 @@ import functools
 from datetime import UTC, datetime
 
 import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
 from kaos.local.node.podrecord import PodWriter, previous_state, started_at
 from kaos.local.node.podworker import DEFAULT_GRACE, PodTools, PodWorker
@@ -23,6 +25,7 @@ log = structlog.get_logger("kaos.node")
 _ENDED = ("Succeeded", "Failed")
 _GONE_GRACE = 2.0  # for the processes of a pod whose object was removed by force
 _RETRY_SECONDS = 2.0
+_SETTLE_SECONDS = 5.0
 _KILL_SECONDS = 5.0  # from SIGKILL to the end of a worker, at most
 
 
@@ -44,12 +47,14 @@ class Pods:
         found = [worker for worker in self._workers.values() if worker.key == wanted]
         return found[-1] if found else None
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Host the workers until `stop`; when cancelled, all processes are killed at once."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             for request in {pod.key for pod in self._cache.list(POD)}:
                 await self.reconcile(request)  # those that were reconciled before we ran
+            await self.settled()
+            task_status.started()
             await self._stopping.wait()
             self._group = None
             for uid in self._tasks:
@@ -58,6 +63,17 @@ class Pods:
                 await asyncio.wait(tasks, timeout=self._shutdown_grace + _KILL_SECONDS)
             for task in tasks:
                 task.cancel()
+
+    async def settled(self) -> None:
+        """Wait until no pod's status is one that an earlier cluster process wrote.
+
+        Bounded, for a server that refuses a write must not keep the others waiting.
+        """
+        waits = [asyncio.ensure_future(w.reported.wait()) for w in self._workers.values()]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=_SETTLE_SECONDS)
+            for wait in late:
+                wait.cancel()
 
     def stop(self) -> None:
         """Start no pod any more and end all processes; `run` returns when that is done."""

@@ -75,6 +75,8 @@ class PodWorker:
         self._stops: asyncio.Queue[float] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
+        self.reported = asyncio.Event()
+        """Set once the status says what this worker knows, not what an earlier node knew."""
 
     def update(self, pod: Object) -> None:
         """Take note of the pod as the API has it now."""
@@ -275,6 +277,7 @@ class PodWorker:
     async def _report(self) -> None:
         if not self._abandoned:
             await self._writer.write(self._status())
+            self.reported.set()
 
     def _status(self) -> dict[str, Any]:
         return pod_status(
