@@ -139,6 +139,11 @@ def container_env(
     return values
 
 
+def translated(values: Mapping[str, str], translation: Translation) -> dict[str, str]:
+    """Variables with the addresses and paths of this machine."""
+    return {name: translation.apply(value) for name, value in values.items()}
+
+
 def command_line(
     words: Iterable[str], env: Mapping[str, str], translation: Translation
 ) -> list[str]:
