@@ -2,9 +2,9 @@
 
 Guarantees: `/readyz` is 200 only while the model was in the store at the last look, so that a
 pod is ready when it can answer; a model that is lost is pulled again; progress is one JSON line
-at most every `PROGRESS_EVERY` seconds (`event="pull"`, `completed`, `total`), for the controller
-to read; a pull that fails ends the process, and its last line is one sentence with the model's
-name and the registry's words, which the kubelet puts into the pod's status.
+a second at first and more seldom in a long pull (`event="pull"`, `completed`, `total`), for the
+controller to read; a pull that fails ends the process, and its last line is one sentence with
+the model's name and the registry's words, which the kubelet puts into the pod's status.
 
 Does not: give up on an Ollama that is not there. It is the other container of this pod, whose
 own probes and restarts say what is wrong with it; two containers that crash in turn would
@@ -29,7 +29,8 @@ from kaos.modelapi.ollama_client import OllamaClient, PullError, Unreachable
 
 LOOK_EVERY = 30.0
 RETRY_EVERY = 1.0
-PROGRESS_EVERY = 5.0
+PROGRESS_EVERY = 1.0
+_SLOWER_AFTER = 30.0  # seconds; after ten minutes it is a line every 20 seconds
 
 log = structlog.get_logger("kaos.modelapi.pull")
 
@@ -83,11 +84,12 @@ class Puller:
 
     async def _pull(self) -> None:
         log.info("pull", model=self._source, status="starting")
-        said, status = 0.0, ""
+        began, said, status = time.monotonic(), 0.0, ""
         async for event in self._client.pull(self._source):
             now, words = time.monotonic(), str(event.get("status", ""))
             total, completed = event.get("total"), event.get("completed")
-            if words != status or now - said >= PROGRESS_EVERY or (total and total == completed):
+            pause = max(PROGRESS_EVERY, (now - began) / _SLOWER_AFTER)
+            if words != status or now - said >= pause or (total and total == completed):
                 said = now
                 numbers = {"completed": completed or 0, "total": total} if total else {}
                 log.info("pull", model=self._source, status=words, **numbers)

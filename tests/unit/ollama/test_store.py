@@ -56,6 +56,7 @@ def test_what_is_not_ours_is_left_alone(store: Store, model: Model, tmp_path: Pa
 def test_damaged_weights_are_found_and_removed(store: Store, model: Model) -> None:
     assert store.check(model.weights)
     path = store.path(model.weights)
+    path.unlink()
     path.write_bytes(b"X" + CONTENT[1:])
     assert not store.check(model.weights)
     assert not path.exists()

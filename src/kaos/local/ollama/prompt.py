@@ -5,7 +5,8 @@ a tool's result belongs to the question it answers); what the model cannot take 
 is a `PromptError`, not dropped.
 
 A conversation that ends with tool results is told as a question with its answer at hand,
-after two examples: of five wordings tried, this one repeated the result in 8 of 8 cases.
+after two examples: of seven wordings tried, this one told the result in 8 of 8 cases, the next
+best one in 6.
 """
 
 import json

@@ -67,6 +67,7 @@ class Store:
         self.weights = weights
         self._names = (names or weights) / "names"
         self._models = {model.name: model for model in catalogue}
+        self._checked: dict[str, tuple[int, int]] = {}
 
     def path(self, weights: Weights) -> Path:
         """Where a file of weights is, or will be."""
@@ -80,11 +81,18 @@ class Store:
             return False
 
     def check(self, weights: Weights) -> bool:
-        """Compare the weights' sha256; a file that differs is removed. Reads it all: slow."""
+        """Compare the weights' sha256; a file that differs is removed.
+
+        Reads all of the file, unless this object has done so and the file is the same since.
+        """
         path = self.path(weights)
         if self.has(weights):
+            seen = _identity(path)
+            if self._checked.get(weights.sha256) == seen:
+                return True
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() == weights.sha256:
+                    self._checked[weights.sha256] = seen
                     return True
         path.unlink(missing_ok=True)
         return False
@@ -129,3 +137,8 @@ class Store:
         readable = re.sub(r"[^A-Za-z0-9.-]+", "_", full)[:80]
         # Two names that look alike once made readable must not share a file.
         return self._names / f"{readable}-{hashlib.sha256(full.encode()).hexdigest()[:12]}.json"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
