@@ -57,8 +57,8 @@ def encoded(body: Any) -> bytes:
     return data[: at % (len(data) + 1)] if at else data
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(BODY, st.integers(0, 400)) | st.binary(max_size=50), min_size=40))
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(BODY, st.integers(0, 400)) | st.binary(max_size=50), min_size=30))
 def test_no_body_gives_a_500(bodies: list[Any]) -> None:
     asyncio.run(_send([encoded(body) for body in bodies]))
 

@@ -71,7 +71,7 @@ class Answer(Response):
                 await _event(send, {"error": {"message": "scripted failure", "code": None}})
                 await send({"type": "http.response.body", "body": b""})
                 return
-            await _pause(receive, self.turn.piece_delay if number else 0)
+            await _pause(receive, self.turn.piece_delay if number > 1 else 0)
             await _event(send, self._chunk(delta, None))
         await _event(send, self._chunk({}, self._finish()))
         if (self.record.body.get("stream_options") or {}).get("include_usage"):
