@@ -12,7 +12,6 @@ from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -23,14 +22,17 @@ from kaos.cli.resources import Key, Row
 _STEADY = 1.5  # seconds after which a state is told
 _AT_LEAST = 5.0  # seconds after which one is told that keeps changing, like a download's
 _BRIEF = 140
+_WIDE = 10_000
 
 STYLES = {"Ready": "green", "Failed": "red", "Waiting": "yellow", "Pending": "cyan"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that neither guesses highlights nor wraps lines for a pipe."""
+    """A console that guesses no highlights, and folds nothing for a pipe or a file."""
     made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if made.is_terminal:
+        return made
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=_WIDE)
 
 
 class Progress:
@@ -72,10 +74,6 @@ class Progress:
             if self._rows:
                 self._out.print(self._table())
 
-    def note(self, text: str) -> None:
-        """Say one thing that is not about a row."""
-        self._out.print(escape(text))
-
     def update(self, rows: Sequence[Row]) -> None:
         """The rows as they are now."""
         for row in rows:
@@ -103,8 +101,8 @@ class Progress:
     def _table(self) -> Table:
         live = self._drawing
         table = Table(box=None, pad_edge=False, show_header=False)
-        for _ in range(4):
-            table.add_column(no_wrap=True)
+        for width in (1, None, len("Waiting"), None):
+            table.add_column(no_wrap=True, min_width=width)
         table.add_column(no_wrap=live, overflow="ellipsis" if live else "fold")
         for row in self._rows.values():
             state = Text(row.state, style=STYLES.get(row.state, ""))

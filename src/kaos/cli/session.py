@@ -56,6 +56,7 @@ async def run(request: Request, manifests: list[Manifest], process: ClusterProce
         async with anyio.create_task_group() as group:
             session.on_interrupt = group.cancel_scope.cancel
             code = await session.work(group.start_soon)
+            session.finished = True
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
@@ -74,6 +75,7 @@ class _Session:
         self.interrupts = 0
         self.on_interrupt: Callable[[], object] = lambda: None
         self.steady = False
+        self.finished = False
         self._request = request
         self._manifests = manifests
         self._process = process
@@ -113,7 +115,6 @@ class _Session:
             if process is None:
                 return 0
             if request.detach:
-                self._out.print("It runs in the background: `kaos status`, `kaos down`")
                 return 0
             self.steady = True
             self._out.print("Ctrl-C stops everything. Logs follow.\n")
@@ -138,7 +139,12 @@ class _Session:
     async def stop(self) -> None:
         """End the cluster process that this session started, unless it is to stay."""
         process = self._process
-        if process is None or (self._keep and not self.interrupts):
+        if process is None:
+            return
+        if self._keep and not self.interrupts:
+            if not self.finished:
+                self._out.print("The cluster goes on in the background")
+            self._out.print("`kaos status` shows it, `kaos down` stops it")
             return
         if self.steady or self.interrupts:
             self._out.print("Stopping everything (Ctrl-C again: at once) …")
