@@ -213,7 +213,7 @@ def test_damaged_bodies_never_raise_anything_else(name: str, data: st.DataObject
 
 
 def test_every_type_that_the_table_names_is_there() -> None:
-    table = protobuf._table()
+    table = protobuf.field_table()
     for message in table.values():
         for entry in message.values():
             assert entry.type in table or entry.type in protobuf._READERS, entry
@@ -223,4 +223,4 @@ def test_every_built_in_kind_of_a_typed_go_client_is_in_the_table() -> None:
     own_clients = {"apiextensions.k8s.io", "gateway.networking.k8s.io"}  # these send JSON
     for kind in builtin_kinds():
         if kind.group not in own_clients:
-            assert f"{protobuf._GROUPS[kind.api_version]}.{kind.kind}" in protobuf._table()
+            assert protobuf.message_name(kind.api_version, kind.kind) is not None

@@ -3,17 +3,19 @@
 Guarantees what kubectl looks for: every operation and schema names its kind
 (``x-kubernetes-group-version-kind``), every write has the ``fieldValidation`` parameter
 (without it kubectl checks objects itself, against v2), custom resources have their whole
-schema with typed metadata (``kubectl explain``).
+schema with typed metadata, built-in ones the names and types of their fields
+(``kubectl explain``).
 
-Does not: describe built-in kinds in depth; their spec and status are open objects, so
-``kubectl explain pod.spec`` shows no fields. For the same reason no operation here names
-strategic merge patch, although the server takes it: kubectl would compute such patches
-from these schemas, and without it uses the types that it was compiled with.
+Does not: describe the fields of built-in kinds, or say how their lists merge. So no
+operation here names strategic merge patch, although the server takes it: kubectl would
+compute such patches from these schemas, and without it uses the types it was compiled with.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from kaos.local.apiserver.builtin_types import parts_of, properties_of, schema_key
+from kaos.local.apiserver.protobuf import message_name
 from kaos.local.apiserver.registry import Kind
 
 GVK: Final = "x-kubernetes-group-version-kind"
@@ -25,10 +27,6 @@ _PATCHES: Final = (
 )
 _OPEN: Final = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _TEXTS: Final = {"type": "object", "additionalProperties": {"type": "string"}}
-_BYTES: Final = {
-    "type": "object",
-    "additionalProperties": {"type": "string", "format": "byte"},
-}
 
 
 def _text(description: str, **more: Any) -> dict[str, Any]:
@@ -114,15 +112,10 @@ _SHARED: Final = {
     f"{_META}.OwnerReference": _OWNER_REFERENCE,
     f"{_META}.ListMeta": _LIST_META,
 }
-# Built-in kinds whose content is not spec and status.
-_CONTENT: Final[dict[tuple[str, str], dict[str, Any]]] = {
-    ("", "ConfigMap"): {"data": _TEXTS, "binaryData": _BYTES, "immutable": {"type": "boolean"}},
-    ("", "Secret"): {
-        "data": _BYTES,
-        "stringData": _TEXTS,
-        "type": {"type": "string"},
-        "immutable": {"type": "boolean"},
-    },
+_META_REFS: Final = {
+    "meta.ObjectMeta": f"#/components/schemas/{_META}.ObjectMeta",
+    "meta.OwnerReference": f"#/components/schemas/{_META}.OwnerReference",
+    "meta.ListMeta": f"#/components/schemas/{_META}.ListMeta",
 }
 
 
@@ -138,6 +131,7 @@ def document_v3(kinds: Iterable[Kind], version: str) -> dict[str, Any]:
     for kind in kinds:
         name = schema_name(kind)
         schemas[name] = _schema(kind)
+        schemas.update(_part_schemas(kind))
         if not kind.virtual:
             schemas[f"{name}List"] = _list_schema(kind)
         paths.update(_paths(kind))
@@ -184,8 +178,11 @@ def _description(kind: Kind) -> str:
 
 def _schema(kind: Kind) -> dict[str, Any]:
     schema = dict(kind.schema or {})
-    if kind.schema is None:
-        content = _CONTENT.get((kind.group, kind.kind), {"spec": _OPEN, "status": _OPEN})
+    message = _message(kind)
+    if message is not None:
+        schema = {"properties": properties_of(message, _META_REFS)}
+    elif kind.schema is None:
+        content = {"spec": _OPEN, "status": _OPEN}
         schema = {"properties": content, "x-kubernetes-preserve-unknown-fields": True}
     return {
         **schema,
@@ -198,6 +195,23 @@ def _schema(kind: Kind) -> dict[str, Any]:
         },
         GVK: [_gvk(kind)],
     }
+
+
+def _message(kind: Kind) -> str | None:
+    return None if kind.crd else message_name(kind.api_version, kind.kind)
+
+
+def _part_schemas(kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
+    message = _message(kind)
+    for name in sorted(parts_of(message)) if message else ():
+        if name not in _META_REFS:
+            yield (
+                schema_key(name),
+                {
+                    "type": "object",
+                    "properties": properties_of(name, _META_REFS),
+                },
+            )
 
 
 def _list_schema(kind: Kind) -> dict[str, Any]:

@@ -51,10 +51,12 @@ class ProtobufError(ValueError):
     """The body is not one that can be read here; the message is for the client."""
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
+    """A field of a message; ``shape`` is "" for one value, "*" for a list, "%" for a map."""
+
     name: str
     type: str
-    shape: str  # "": one value, "*": list, "%": map
+    shape: str
     stays: bool
 
 
@@ -69,36 +71,43 @@ def decode_protobuf(raw: bytes) -> dict[str, Any]:
     envelope = dict(_values(raw[len(_MAGIC) :]))
     head = {number: _utf8(value) for number, value in _values(_message_bytes(envelope.get(1)))}
     api_version, kind = head.get(1, ""), head.get(2, "")
-    group = "meta" if kind == "DeleteOptions" else _GROUPS.get(api_version, "")
-    name = f"{group}.{kind}"
-    if name not in _table():
+    name = message_name(api_version, kind)
+    if name is None:
         raise ProtobufError(f"{kind or 'this kind'} of {api_version!r} is read as JSON only here")
     return {"apiVersion": api_version, "kind": kind} | _object(
         name, _message_bytes(envelope.get(2)), 0
     )
 
 
+def message_name(api_version: str, kind: str) -> str | None:
+    """The name in the table of a kind's message; None when it is not there."""
+    group = "meta" if kind == "DeleteOptions" else _GROUPS.get(api_version, "")
+    name = f"{group}.{kind}"
+    return name if name in field_table() else None
+
+
 @cache
-def _table() -> dict[str, dict[int, _Field]]:
+def field_table() -> dict[str, dict[int, Field]]:
+    """Every message: its fields by number."""
     text = files(__package__).joinpath("protobuf_fields.txt").read_text("ascii")
     return {name: dict(_fields(name, rest)) for name, *rest in map(str.split, text.splitlines())}
 
 
-def _fields(message: str, words: list[str]) -> Iterator[tuple[int, _Field]]:
+def _fields(message: str, words: list[str]) -> Iterator[tuple[int, Field]]:
     group = message.partition(".")[0]
     for word in words:
         number, name, kind = word.split(":")
         shape = kind[0] if kind[0] in "*%" else ""
         plain = kind.removeprefix(shape).removesuffix("!")
         full = f"{group}{plain}" if plain.startswith(".") else plain
-        yield int(number), _Field(name, full, shape, kind.endswith("!"))
+        yield int(number), Field(name, full, shape, kind.endswith("!"))
 
 
 def _object(name: str, data: bytes, depth: int) -> dict[str, Any]:
     if depth > _MAX_DEPTH:
         raise ProtobufError("the body is nested too deeply")
     found: dict[str, Any] = {}
-    known = _table()[name]
+    known = field_table()[name]
     for number, value in _values(data):
         field = known.get(number)
         if field is None:

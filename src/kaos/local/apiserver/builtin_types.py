@@ -1,0 +1,106 @@
+"""The fields of built-in kinds: for schemas, and to find the ones that do not exist.
+
+Guarantees: the field names and types of Kubernetes 1.34, from the same table that reads
+protobuf bodies. A kind that is not in the table (the Gateway API, definitions) has no
+schema here and no unknown fields. There are no descriptions and no required fields.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from kaos.local.apiserver.protobuf import Field, field_table, message_name
+
+_TYPES: Final[dict[str, dict[str, Any]]] = {
+    "string": {"type": "string"},
+    "int": {"type": "integer", "format": "int64"},
+    "bool": {"type": "boolean"},
+    "bytes": {"type": "string", "format": "byte"},
+    "time": {"type": "string", "format": "date-time"},
+    "quantity": {"x-kubernetes-int-or-string": True, "description": "As 500m, 2 or 1Gi."},
+    "intorstring": {"x-kubernetes-int-or-string": True},
+    "raw": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    "strings": {"type": "array", "items": {"type": "string"}},
+}
+_LIMIT: Final = 20
+
+
+def unknown_fields(api_version: str, kind: str, obj: Mapping[str, Any]) -> list[str]:
+    """The paths of fields that this kind does not have, the first few of them."""
+    name = message_name(api_version, kind)
+    if name is None:
+        return []
+    rest = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
+    return list(islice(_unknown(name, rest, ""), _LIMIT))
+
+
+def _unknown(name: str, obj: Any, at: str) -> Iterator[str]:
+    if not isinstance(obj, Mapping):
+        return
+    known = {field.name: field for field in fields_of(name)}
+    for key, value in obj.items():
+        path = f"{at}.{key}" if at else str(key)
+        field = known.get(key)
+        if field is None:
+            yield path
+        elif field.type not in field_table():
+            continue
+        elif field.shape == "*" and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from _unknown(field.type, item, f"{path}[{index}]")
+        elif field.shape == "%" and isinstance(value, Mapping):
+            for part, item in value.items():
+                yield from _unknown(field.type, item, f"{path}.{part}")
+        elif not field.shape:
+            yield from _unknown(field.type, value, path)
+
+
+def fields_of(name: str) -> Iterator[Field]:
+    """The fields of a message, with those of the messages that are inlined in it."""
+    for field in field_table()[name].values():
+        if field.name:
+            yield field
+        else:
+            yield from fields_of(field.type)
+
+
+def properties_of(name: str, refer: Mapping[str, str]) -> dict[str, Any]:
+    """The OpenAPI properties of a message.
+
+    Args:
+        name: The message, as ``message_name`` gives it.
+        refer: References for messages that are described elsewhere.
+    """
+    return {field.name: _property(field, refer) for field in fields_of(name)}
+
+
+def _property(field: Field, refer: Mapping[str, str]) -> dict[str, Any]:
+    schema = _TYPES.get(field.type)
+    if schema is None:
+        address = refer.get(field.type, f"#/components/schemas/{schema_key(field.type)}")
+        # A $ref hides what stands beside it; the real server wraps it like this, too.
+        schema = {"$ref": address} if field.shape else {"allOf": [{"$ref": address}]}
+    match field.shape:
+        case "*":
+            return {"type": "array", "items": schema}
+        case "%":
+            return {"type": "object", "additionalProperties": schema}
+        case _:
+            return schema
+
+
+def schema_key(name: str) -> str:
+    """The name of a message's schema in a document."""
+    return f"io.k8s.api.{name}"
+
+
+def parts_of(name: str) -> set[str]:
+    """All messages that a message is made of, itself left out."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for field in fields_of(waiting.pop()):
+            if field.type in field_table() and field.type not in found:
+                found.add(field.type)
+                waiting.append(field.type)
+    return found
