@@ -1,7 +1,7 @@
 """Which kinds the API server serves, asked only for kinds the built-in table does not know.
 
 Guarantees: at most one look-up at a time; an answer is kept; a kind that is missing is looked for
-again at most every few seconds, so a CRD that was installed meanwhile is found.
+again at most every half second, so a CRD that was installed meanwhile is found.
 The aggregated form (one request a root, Kubernetes ≥ 1.27) is tried first, then one per group.
 """
 
@@ -15,7 +15,7 @@ from kaos.runtime.resources import BUILT_IN, ResourceType, split_api_version
 from kaos.runtime.transport import JSON, HttpRequest, Transport, send
 
 _AGGREGATED = f"{JSON};v=v2;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList,{JSON}"
-_ASK_AGAIN_AFTER = 2.0
+_ASK_AGAIN_AFTER = 0.5
 
 
 class Discovery:

@@ -30,6 +30,7 @@ from kaos.runtime.metrics import Metrics
 JSON = "application/json"
 _POOL = 64
 _RETRIES = 5
+_RECONNECTS = 3
 _LONGEST_WAIT = 30.0
 _READ_BUFFER = 1 << 18
 _CONNECT_TIMEOUT = 10.0
@@ -126,7 +127,8 @@ async def send(transport: Transport, request: HttpRequest) -> HttpResponse:
                 return answer
             wait = max(wait, answer.retry_after or 0.0)
         out_of_time = asyncio.get_running_loop().time() + wait > deadline
-        if attempt == _RETRIES or out_of_time or (broken is not None and not request.idempotent):
+        tries = _RETRIES if broken is None else _RECONNECTS if request.idempotent else 0
+        if attempt >= tries or out_of_time:
             if answer is None:
                 raise broken or Unreachable(str(request), "no answer")
             return answer
@@ -191,7 +193,11 @@ class AiohttpTransport:
         try:
             yield _AiohttpStream(response, request)
         finally:
-            # close, not release: the rest of a watch is never read, so its connection is spent.
+            # The rest of a watch is never read. Without abort, TLS would wait in the background for
+            # a goodbye that a silent server never says.
+            connection = response.connection
+            if connection is not None and connection.transport is not None:
+                connection.transport.abort()
             response.close()
 
     async def close(self) -> None:
