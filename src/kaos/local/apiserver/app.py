@@ -151,6 +151,7 @@ class ResourceApp:
     # Writing
 
     async def _write(self, request: Request, target: Target) -> Response:
+        _check_method(request.method, target)
         kind = target.kind
         content_type = request.headers.get("content-type", "")
         raw = await _body(request)
@@ -190,8 +191,6 @@ class ResourceApp:
             written = resources.create(kind, namespace, body, options)
         elif method == "POST":
             return self._act(target, body, options)
-        elif not name or kind.virtual:
-            raise method_not_allowed()
         elif method == "PUT":
             written = resources.update(kind, namespace, name, body, options, subresource)
         elif media_type(content_type) == APPLY_PATCH:
@@ -207,8 +206,6 @@ class ResourceApp:
     def _act(self, target: Target, body: Any, options: WriteOptions) -> Response:
         """The subresources of a pod that are deeds: binding, eviction."""
         kind, namespace, name, subresource = target
-        if kind.resource != "pods" or subresource not in {"binding", "eviction"}:
-            raise method_not_allowed()
         if not isinstance(body, dict):
             raise bad_request("the body of the request is not an object")
         if subresource == "eviction":
@@ -222,9 +219,7 @@ class ResourceApp:
         return _json(encode({"kind": "Status", "apiVersion": "v1", "status": "Success"}), 201)
 
     def _delete(self, target: Target, query: QueryParams, body: Any) -> Response:
-        kind, namespace, name, subresource = target
-        if kind.virtual or subresource:
-            raise method_not_allowed()
+        kind, namespace, name, _ = target
         if not isinstance(body, dict):
             raise bad_request("the body of the request is not an object")
         options = DeleteOptions.of(query, body)
@@ -240,6 +235,20 @@ class ResourceApp:
         details = {"name": name, **group, "kind": kind.plural, "uid": obj["metadata"]["uid"]}
         status = {"metadata": {}, "status": "Success", "details": details}
         return _json(encode({"kind": "Status", "apiVersion": "v1", **status}))
+
+
+def _check_method(method: str, target: Target) -> None:
+    kind, _, name, subresource = target
+    deed = kind.resource == "pods" and subresource in {"binding", "eviction"}
+    match method:
+        case "POST":
+            allowed = not name or deed
+        case "DELETE":
+            allowed = not kind.virtual and not subresource
+        case _:
+            allowed = bool(name) and not kind.virtual and not deed
+    if not allowed:
+        raise method_not_allowed()
 
 
 async def _body(request: Request) -> bytes:

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 _FORMAT = 1
 # More writes than could have been seen and lost in one crash.
 _GAP = 10_000
+_LOCK_SECONDS = 1.0
 
 _Row = tuple[str, str, str, int, bytes | None]
 
@@ -63,7 +64,10 @@ class Journal:
 
     def _open(self) -> sqlite3.Connection:
         # The connection is handed from this thread to the writer once, never shared.
-        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        # The timeout lets a process that is just ending let go of the file.
+        database = sqlite3.connect(
+            self._path, timeout=_LOCK_SECONDS, check_same_thread=False, isolation_level=None
+        )
         database.execute("PRAGMA locking_mode=EXCLUSIVE")
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")

@@ -14,9 +14,8 @@ that waits would miss everything till then.
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -122,7 +121,6 @@ class WatchResponse:
     what: Selection
     options: WatchOptions
     render: Render
-    clock: Callable[[], float] = field(default=time.monotonic)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end of the watch or of the client."""
@@ -165,7 +163,8 @@ class WatchResponse:
 
     async def _frames(self, signal: asyncio.Event) -> AsyncIterator[bytes]:
         bucket, options = self.kind.bucket, self.options
-        end = self.clock() + options.seconds
+        clock = asyncio.get_running_loop().time
+        end = clock() + options.seconds
         cursor = self.store.cursor(bucket, options.since)
         if options.initial:
             rv = self.store.rv
@@ -176,20 +175,20 @@ class WatchResponse:
                     yield chunk
             if options.end_mark:
                 yield self._bookmark(rv, {"k8s.io/initial-events-end": "true"})
-        mark = self.clock() + BOOKMARK_SECONDS
-        while not self.hub.closing and (left := end - self.clock()) > 0:
+        mark = clock() + BOOKMARK_SECONDS
+        while not self.hub.closing and (left := end - clock()) > 0:
             signal.clear()
             events, cursor = self.store.read(bucket, cursor)
             if chunk := b"".join(self._told(events)):
                 yield chunk
                 continue  # more may have come while the client took this
             try:
-                wait = min(left, mark - self.clock()) if options.bookmarks else left
+                wait = min(left, mark - clock()) if options.bookmarks else left
                 async with asyncio.timeout(max(wait, 0)):
                     await signal.wait()
             except TimeoutError:
-                if options.bookmarks and self.clock() >= mark:
-                    mark = self.clock() + BOOKMARK_SECONDS
+                if options.bookmarks and clock() >= mark:
+                    mark = clock() + BOOKMARK_SECONDS
                     # A write may have come between the deadline and now.
                     if not signal.is_set():
                         yield self._bookmark(self.store.rv)
