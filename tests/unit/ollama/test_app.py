@@ -313,6 +313,10 @@ async def test_after_a_result_the_answer_is_text(
     _, answer = await chat(http, messages=messages, tools=[ECHO])
     assert offered(ollama.engine.asked[0]) == []
     assert answer["choices"][0]["finish_reason"] == "stop"
+    # With one the model turned "hello world" into "Hello World".
+    assert "repeat_penalty" not in ollama.engine.asked[0]
+    await chat(http)
+    assert "repeat_penalty" in ollama.engine.asked[1]
 
 
 @pytest.mark.parametrize("stream", [False, True])

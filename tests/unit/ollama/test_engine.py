@@ -122,6 +122,11 @@ async def test_the_real_model_talks_calls_tools_and_comes_back(tmp_path: Path) -
         assert isinstance(calls, list)
         assert calls[0]["function"] == {"name": "echo", "arguments": '{"message": "hello world"}'}
 
+        question = {"role": "user", "content": "use the echo tool to repeat hello world"}
+        result = {"role": "tool", "tool_call_id": "x", "content": "hello world"}
+        _, answer = await chat(http, model="smollm2:135m", messages=[question, call, result])
+        assert "hello world" in answer["choices"][0]["message"]["content"]
+
         status, answer = await chat(
             http, model="smollm2:135m", messages=[{"role": "user", "content": "word " * 2000}]
         )

@@ -164,7 +164,7 @@ def _text_request(request: Mapping[str, Any], conversation: Conversation) -> dic
     form = request.get("response_format")
     if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
         passed["response_format"] = form
-    elif "temperature" not in passed:
+    elif "temperature" not in passed and not conversation.copies:
         body["repeat_penalty"] = _REPEAT_PENALTY
     return body | passed
 
