@@ -25,9 +25,9 @@ def test_simple_agent(target: Target) -> None:
     sample = str(SAMPLES / "simple-agent.yaml")
     try:
         target.kubectl("apply", "-f", sample)
-        target.kubectl(
-            "wait", "--for=condition=ready", "pod", "-l", "app=assistant", "--timeout=120s"
-        )
+        wait = ("wait", "--for=condition=ready", "pod", "-l", "app=assistant", "--timeout=120s")
+        # kubectl gives up at once when there is no pod yet, and a script is faster than a hand.
+        eventually("the pod", lambda: target.kubectl(*wait, check=False), 130)
         with target.port_forward("svc/assistant", 80, "default") as url:
             request = urllib.request.Request(
                 f"{url}/v1/chat/completions",
