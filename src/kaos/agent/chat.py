@@ -9,6 +9,7 @@ Does not: keep conversations. Each request brings its messages along.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from kaos.telemetry.propagation import trace_headers
 log = structlog.get_logger(__name__)
 
 Tools = Callable[[], list[Tool]]
+_LAST_WORDS = 1.0
 _INTERNAL = "internal error; see the agent's log"
 
 
@@ -138,6 +140,12 @@ class _Run(Response):
         except ClientGone:
             log.info("the caller hung up")
             return
+        except asyncio.CancelledError:
+            # Only the server cancels us, when its grace is over: the caller is still there.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await self._failed(_shutting_down())(scope, receive, send)
+            raise
         except AgentError as error:
             response = self._failed(error)
         except Exception:
@@ -153,9 +161,9 @@ class _Run(Response):
             if not stream.ended:
                 log.info("the caller hung up")
         except asyncio.CancelledError:
-            # Only the server cancels us, when its grace is over: the caller is still there.
-            if stream.started:
-                await self._last_words(stream, AgentError("the agent is shutting down", status=503))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await self._fail(stream, _shutting_down(), scope, receive, send)
             raise
         except AgentError as error:
             await self._fail(stream, error, scope, receive, send)
@@ -165,15 +173,20 @@ class _Run(Response):
 
     async def _events(self, stream: EventStream) -> None:
         exchange, envelope = self._exchange, self._exchange.envelope
+        opening: Json | None = {"role": "assistant", "content": ""}
+
+        async def open_once() -> None:
+            nonlocal opening
+            if opening is not None:
+                delta, opening = opening, None
+                await stream.send(envelope.chunk(delta))
 
         async def show(delta: Json) -> None:
-            if not stream.started:
-                await stream.send(envelope.chunk({"role": "assistant", "content": ""}))
+            await open_once()
             await stream.send(envelope.chunk(delta))
 
         outcome = await exchange.hold(show)
-        if not stream.started:
-            await stream.send(envelope.chunk({"role": "assistant", "content": ""}))
+        await open_once()
         if calls := outcome.message.get("tool_calls"):
             await stream.send(envelope.chunk({"tool_calls": indexed(calls)}))
         await stream.send(envelope.chunk({}, outcome.finish_reason, outcome.limit))
@@ -186,20 +199,18 @@ class _Run(Response):
     ) -> None:
         if stream.started:
             log.warning("stream failed", error=error.message, code=error.code)
-            await self._last_words(stream, error)
+            await stream.fail(error)
         else:
             await self._failed(error)(scope, receive, send)
-
-    async def _last_words(self, stream: EventStream, error: AgentError) -> None:
-        try:
-            await stream.fail(error)
-        except TimeoutError:
-            log.info("the caller did not take the error")
 
     def _failed(self, error: AgentError) -> Response:
         error.acted = self._exchange.run.acted
         log.warning("run failed", status=error.status, code=error.code, error=error.message)
         return error_response(error, self._own_headers)
+
+
+def _shutting_down() -> AgentError:
+    return AgentError("the agent is shutting down", status=503, code="shutting_down", retry_after=1)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

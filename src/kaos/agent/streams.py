@@ -22,7 +22,6 @@ T = TypeVar("T")
 KEEP_ALIVE = 15.0
 _DONE = b"data: [DONE]\n\n"
 _COMMENT = b": keep-alive\n\n"
-_LAST_WORDS = 1.0
 
 
 class ClientGone(Exception):  # noqa: N818 - what happened, not an error of ours
@@ -90,10 +89,10 @@ class EventStream:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, error: AgentError) -> None:
-        """End the stream with an error; the caller's time to take it is short."""
-        async with asyncio.timeout(_LAST_WORDS):
-            await self.send(sse(error.body()))
-            await self._send({"type": "http.response.body", "body": b""})
+        """End the stream with an error."""
+        await self.send(sse(error.body()))
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def kept_alive(self, work: Awaitable[T]) -> T:
         """Wait for `work`, and send comments while it says nothing."""

@@ -8,6 +8,7 @@ import pytest
 
 from kaos.agent import model as model_client
 from kaos.agent import streams
+from kaos.agent.loop import Conversation
 from kaos.testing.model import Failure, ScriptedModel, ToolCall, Turn, tool_call
 from kaos.testing.waiting import eventually
 
@@ -245,7 +246,22 @@ async def test_a_silent_stream_is_kept_alive_by_comments(
     async with http.post(f"{await start_agent()}/v1/chat/completions", json=body) as answer:
         text = await answer.text()
     assert text.startswith(": keep-alive\n\n")
+    first, *_ = [line for line in text.splitlines() if line.startswith("data: ")]
+    assert '"role":"assistant"' in first
     assert "late" in text
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_bug_of_ours_is_a_500_that_does_not_show_it(
+    start_agent: Any, ask: Any, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    async def bug(_self: Conversation) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Conversation, "hold", bug)
+    status, body = await ask(await start_agent(), stream=streamed)
+    assert (status, body["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in body["error"]["message"]
 
 
 async def test_run_and_request_ids_are_returned_and_kept(

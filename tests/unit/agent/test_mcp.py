@@ -11,6 +11,7 @@ import mcp_types as types
 import pytest
 from mcp.client.client import Client
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 
 from kaos.agent import mcp_session
 from kaos.agent.mcp_pool import Server, ToolPool
@@ -137,13 +138,56 @@ async def test_a_restart_costs_no_call_that_was_not_under_way() -> None:
             assert await calls == ["echo: x"] * 10
 
 
-async def test_a_changed_list_of_tools_is_noticed() -> None:
+@pytest.mark.parametrize("json_response", [False, True])
+async def test_a_server_killed_during_a_call_is_an_error_of_that_call(json_response: bool) -> None:
     server = echo_server()
-    async with serving.running(server.streamable_http_app()) as url, pooled(url) as pool:
-        await eventually(lambda: pool.servers[0].status.state == "ready")
+
+    @server.tool()
+    async def hang() -> str:
+        """Hang."""
+        await asyncio.sleep(60)
+        return "late"
+
+    stop = asyncio.Event()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    app = server.streamable_http_app(json_response=json_response)
+    first = asyncio.create_task(
+        serving.serve(app, listen="127.0.0.1:0", stop=stop, grace=0.1, on_listening=url.set_result)
+    )
+    async with pooled(await url) as pool:
+        hanging = asyncio.create_task(call(pool, "hang"))
+        await asyncio.sleep(0.2)
+        stop.set()
+        await first
+        assert (await asyncio.wait_for(hanging, 3)).startswith("Error: ")
+        again = echo_server().streamable_http_app()
+        async with serving.running(again, listen=urlsplit(url.result()).netloc):
+            await eventually(lambda: pool.servers[0].status.state == "ready", within=10)
+            assert await call(pool, "echo", '{"text": "x"}') == "echo: x"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_changed_list_of_tools_is_noticed(
+    legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if legacy:
+        monkeypatch.setattr(mcp_session, "Client", _legacy_client)
+    server = echo_server()
+
+    @server.tool()
+    async def grow(ctx: Context) -> str:
+        """Add a tool and tell everybody."""
         server.add_tool(lambda: "x", name="later", description="Later")
-        pool.servers[0]._wake.set()
-        await eventually(lambda: [tool.name for tool in pool.tools()] == ["echo", "later"])
+        if legacy:
+            await ctx.session.send_tool_list_changed()
+        else:
+            await ctx.notify_tools_changed()
+        return "grown"
+
+    async with serving.running(server.streamable_http_app()) as url, pooled(url) as pool:
+        await asyncio.sleep(0.1)
+        assert await call(pool, "grow") == "grown"
+        await eventually(lambda: [t.name for t in pool.tools()] == ["echo", "grow", "later"])
 
 
 async def test_the_agent_uses_them_and_a_tools_error_reaches_the_model(

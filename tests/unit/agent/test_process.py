@@ -93,3 +93,14 @@ async def test_a_stream_that_outlives_the_grace_ends_with_an_error_event(
         await closing
     assert "the agent is shutting down" in rest
     assert "[DONE]" not in rest
+
+
+async def test_a_request_that_outlives_the_grace_is_503(
+    start_agent: Any, ask: Any, stack: Any, model: ScriptedModel
+) -> None:
+    model.say(Turn(text="late", delay=30))
+    call = asyncio.create_task(ask(await start_agent()))
+    await eventually(lambda: bool(model.requests))
+    await stack.aclose()
+    status, body = await call
+    assert (status, body["error"]["code"]) == (503, "shutting_down")
