@@ -53,6 +53,7 @@ class Relay:
         for side in list(self._sides):
             side.abort()
         await asyncio.gather(*self._dials, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport is closed in the loop's next round
 
     def _accepted(self, client: "_Side") -> None:
         task = asyncio.get_running_loop().create_task(self._dial(client))
