@@ -55,6 +55,8 @@ class HttpRequest:
     idempotent: bool = False
 
     def __str__(self) -> str:
+        if "watch" in self.params:
+            return f"WATCH {self.path}"
         return f"{self.method} {self.path}" + (f"?{urlencode(self.params)}" if self.params else "")
 
 
