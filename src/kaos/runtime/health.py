@@ -5,6 +5,7 @@ Guarantees: bound to the loopback unless told otherwise; /readyz says which chec
 Does not: authenticate. Metrics hold no secrets, but names of objects' kinds: keep it inside.
 """
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -73,10 +74,12 @@ def _async(answer: Callable[[Request], Response]) -> Callable[..., object]:
 
 
 async def serve_http(app: Starlette, settings: HttpServer, stop: anyio.Event) -> None:
-    """Serve until `stop` is set."""
+    """Serve until `stop` is set; raises OSError when the address is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # Bound here and handed over: hypercorn leaks the socket when it cannot bind it.
+    listener = socket.create_server((settings.host, settings.port), family=family)
     config = Config()
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    config.bind = [f"{host}:{settings.port}"]
+    config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = 1.0
     config.include_server_header = False
     config.accesslog = None

@@ -54,15 +54,16 @@ async def test_requests_share_a_pool_and_streams_have_their_own_connections() ->
             await asyncio.sleep(30)
         return response
 
-    async with serving(handler) as url, connected(ClusterConfig.direct(url)) as transport:
-        async with (
-            transport.stream(HttpRequest("GET", "/watch")) as one,
-            transport.stream(HttpRequest("GET", "/watch")) as two,
-        ):
-            assert await anext(one.chunks()) == b"line\n"
-            assert await anext(two.chunks()) == b"line\n"
-            for _ in range(5):
-                assert (await transport.request(HttpRequest("GET", "/get"))).status == 200
+    async with (
+        serving(handler) as url,
+        connected(ClusterConfig.direct(url)) as transport,
+        transport.stream(HttpRequest("GET", "/watch")) as one,
+        transport.stream(HttpRequest("GET", "/watch")) as two,
+    ):
+        assert await anext(one.chunks()) == b"line\n"
+        assert await anext(two.chunks()) == b"line\n"
+        for _ in range(5):
+            assert (await transport.request(HttpRequest("GET", "/get"))).status == 200
     assert len(peers["watch"]) == 2
     assert len(peers["get"]) == 1
 

@@ -1,0 +1,123 @@
+"""Where the server is and who we are: kubeconfigs, and what is left on disk."""
+
+import base64
+import json
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from kaos.runtime import ClusterConfig
+from kaos.runtime.config import _expiry
+
+
+def certificate() -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return made.public_bytes(pem), private
+
+
+def kubeconfig(path: Path, user: dict[str, object], cluster: dict[str, object]) -> Path:
+    context = {"cluster": "c", "user": "u", "namespace": "team"}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": context}],
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+async def test_a_kubeconfig_with_a_token(tmp_path: Path) -> None:
+    server: dict[str, object] = {"server": "http://127.0.0.1:1234/"}
+    config = await ClusterConfig.load(kubeconfig(tmp_path / "k", {"token": "secret"}, server))
+    assert config.server == "http://127.0.0.1:1234"
+    assert config.namespace == "team"
+    assert await config.credentials.token() == "secret"
+    assert "secret" not in repr(config)
+
+
+async def test_private_keys_are_not_left_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kr8s leaves a key, a certificate and a CA in the temporary folder at each login."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    public, private = (base64.b64encode(pem).decode() for pem in certificate())
+    config = await ClusterConfig.load(
+        kubeconfig(
+            tmp_path / "k",
+            {"client-certificate-data": public, "client-key-data": private},
+            {"server": "https://127.0.0.1:1234", "certificate-authority-data": public},
+        )
+    )
+    assert config.credentials.tls is not None
+    assert list(scratch.iterdir()) == []
+
+
+async def test_files_that_a_kubeconfig_names_are_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    public, private = certificate()
+    (tmp_path / "cert").write_bytes(public)
+    (tmp_path / "key").write_bytes(private)
+    user: dict[str, object] = {
+        "client-certificate": str(tmp_path / "cert"),
+        "client-key": str(tmp_path / "key"),
+    }
+    server: dict[str, object] = {"server": "https://127.0.0.1:1"}
+    await ClusterConfig.load(kubeconfig(tmp_path / "k", user, server))
+    assert (tmp_path / "key").exists()
+
+
+async def test_an_unknown_context_is_named(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path / "k", {"token": "t"}, {"server": "http://x"})
+    with pytest.raises(ValueError, match="nowhere"):
+        await ClusterConfig.load(path, "nowhere")
+
+
+def test_tokens_are_renewed_a_minute_before_they_expire() -> None:
+    def jwt(exp: float) -> str:
+        parts: tuple[dict[str, object], ...] = ({"alg": "none"}, {"exp": exp}, {})
+        return ".".join(
+            base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts
+        )
+
+    later = datetime.now(UTC).timestamp() + 3600
+    assert _expiry(jwt(later)) == pytest.approx(later - 60, abs=1)
+    assert _expiry("") == 0
+    assert _expiry("k8s-aws-v1.abc") == 0
+    assert _expiry("a.b.c") == 0
+
+
+def test_direct_needs_no_kr8s_and_no_file() -> None:
+    config = ClusterConfig.direct("https://example.test:6443/", "t", verify=False)
+    assert config.server == "https://example.test:6443"
+    assert config.credentials.tls is not None
+    assert ClusterConfig.direct("http://localhost:1").credentials.tls is None
