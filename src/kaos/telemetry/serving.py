@@ -18,7 +18,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -144,7 +144,7 @@ class _InFlight:
 
 
 @contextlib.contextmanager
-def _signals(stopping: asyncio.Event) -> Any:
+def _signals(stopping: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     caught = (signal.SIGTERM, signal.SIGINT)
     for number in caught:
