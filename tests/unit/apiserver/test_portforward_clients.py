@@ -217,6 +217,8 @@ async def test_kr8s_carries_a_large_connection() -> None:
             got = await reader.readexactly(len(payload))
             await sending
             writer.close()
+        assert api._session is not None
+        await api._session.aclose()  # kr8s keeps it for ever, and its sockets with it
     assert got == payload
 
 
