@@ -276,3 +276,26 @@ def test_an_event_is_one_object_in_two_groups(world: World) -> None:
     assert core["message"] == "hi"
     assert core["involvedObject"] == regarding
     assert core["apiVersion"] == "v1"
+
+
+def test_unknown_fields_of_a_built_in_kind_are_told_or_refused(world: World) -> None:
+    kind = world.kind("apps/v1", "Deployment")
+    body = deployment(replica=3)
+    written = world.resources.create(kind, "default", body, WriteOptions(validation="Warn"))
+    assert written.warnings == ('unknown field "spec.replica"',)
+    body = deployment("other", replica=3)
+    strict = WriteOptions(validation="Strict")
+    status = refused(400, world.resources.create, kind, "default", body, strict)
+    assert status["message"] == (
+        'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: '
+        'unknown field "spec.replica"'
+    )
+
+
+def test_a_namespace_can_be_finalized_by_hand(world: World) -> None:
+    world.create("v1", "Namespace", {"metadata": {"name": "ns"}}, namespace="")
+    world.delete("v1", "Namespace", "ns", namespace="")
+    kind = world.kind("v1", "Namespace")
+    body = {"metadata": {"name": "ns"}, "spec": {"finalizers": []}}
+    world.resources.update(kind, "", "ns", body, WriteOptions(), "finalize")
+    assert world.get("v1", "Namespace", "ns", namespace="") is None

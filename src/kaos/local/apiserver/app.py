@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kaos.local.apiserver import deletion
+from kaos.local.apiserver.admission import checked_doubles
 from kaos.local.apiserver.auth import review
 from kaos.local.apiserver.discovery import Discovery
 from kaos.local.apiserver.errors import (
@@ -29,7 +30,7 @@ from kaos.local.apiserver.negotiation import APPLY_PATCH, Wanted, media_type, pa
 from kaos.local.apiserver.options import DeleteOptions, WriteOptions, flag
 from kaos.local.apiserver.registry import Kind
 from kaos.local.apiserver.requests import Target, resolve
-from kaos.local.apiserver.resources import Resources, Written, checked_doubles
+from kaos.local.apiserver.resources import Resources, Written
 from kaos.local.apiserver.scale import get_scale
 from kaos.local.apiserver.store import Record, encode
 from kaos.local.apiserver.streams import status_response
@@ -144,8 +145,6 @@ class ResourceApp:
         record = self._resources.record(kind, namespace, name)
         if subresource == "scale":
             return _json(encode(get_scale(kind, load_as(kind, record))))
-        if subresource and subresource not in kind.subresources:
-            raise no_such_resource()
         return _json(_shaped(kind, record, wanted))
 
     # Writing
@@ -239,7 +238,7 @@ class ResourceApp:
 
 def _check_method(method: str, target: Target) -> None:
     kind, _, name, subresource = target
-    deed = kind.resource == "pods" and subresource in {"binding", "eviction"}
+    deed = subresource in {"binding", "eviction"}
     match method:
         case "POST":
             allowed = not name or deed
@@ -247,6 +246,8 @@ def _check_method(method: str, target: Target) -> None:
             allowed = not kind.virtual and not subresource
         case _:
             allowed = bool(name) and not kind.virtual and not deed
+            if subresource == "finalize":
+                allowed = method == "PUT"
     if not allowed:
         raise method_not_allowed()
 

@@ -47,14 +47,14 @@ class WriteOptions:
 
     manager: str = "unknown"
     dry_run: bool = False
-    validation: str = "Warn"
+    validation: str = ""  # Strict, Warn, Ignore; not asked for: warnings where they are cheap
     force: bool = False
 
     @classmethod
     def of(cls, query: Query, user_agent: str = "") -> "WriteOptions":
         """Read the options of a create, update or patch."""
-        validation = query.get("fieldValidation") or "Warn"
-        if validation not in {"Strict", "Warn", "Ignore"}:
+        validation = query.get("fieldValidation", "")
+        if validation not in {"", "Strict", "Warn", "Ignore"}:
             raise bad_request(f"invalid value {validation!r} for fieldValidation")
         manager = query.get("fieldManager") or user_agent.partition("/")[0][:128] or "unknown"
         if len(manager) > 128 or not manager.isprintable():

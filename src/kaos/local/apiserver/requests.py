@@ -9,6 +9,12 @@ from typing import NamedTuple
 from kaos.local.apiserver.errors import no_such_resource
 from kaos.local.apiserver.registry import Kind, Registry
 
+# Subresources of the stored kinds that are no views of the object.
+_MORE = {
+    "namespaces": frozenset({"finalize"}),
+    "pods": frozenset({"binding", "eviction"}),
+}
+
 
 class Target(NamedTuple):
     """What a request is about; ``name`` is empty for a collection."""
@@ -38,5 +44,8 @@ def resolve(registry: Registry, path: str) -> Target:
     if kind is None or any(more):
         raise no_such_resource()
     if bool(namespace) != kind.namespaced and (name or namespace):
+        raise no_such_resource()
+    known = kind.subresources | _MORE.get(kind.resource, frozenset())
+    if subresource and subresource not in known:
         raise no_such_resource()
     return Target(kind, namespace, name, subresource)

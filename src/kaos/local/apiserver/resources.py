@@ -14,17 +14,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kaos.local.apiserver import metadata as meta
+from kaos.local.apiserver.admission import accept, check_lock, require_namespace, told
 from kaos.local.apiserver.apply import apply, record_update
+from kaos.local.apiserver.builtin_types import unknown_fields
 from kaos.local.apiserver.errors import (
-    Cause,
     already_exists,
     bad_request,
-    conflict,
-    forbidden,
     invalid,
-    no_such_resource,
     not_found,
-    unconditional,
     unsupported_media_type,
 )
 from kaos.local.apiserver.negotiation import (
@@ -45,9 +42,6 @@ from kaos.local.apiserver.strategies import Strategies
 from kaos.local.apiserver.versions import load_as, stored_as
 
 Object = dict[str, Any]
-
-# Kinds that the real server lets nobody update without a resourceVersion.
-_LOCKED = frozenset({"leases.coordination.k8s.io", "poddisruptionbudgets.policy"})
 
 
 _exact = msgspec.json.Encoder(order="deterministic").encode
@@ -118,10 +112,12 @@ class Resources:
         applied: bool = False,
     ) -> Written:
         """Create an object; ``body`` is taken over and must not be used again."""
-        obj = self._accept(kind, namespace, "", body)
+        obj = accept(kind, namespace, "", body)
         if obj["metadata"].get("resourceVersion") not in {None, "", "0"}:
             raise bad_request("resourceVersion should not be set on objects to be created")
-        self._require_namespace(kind, namespace, obj["metadata"].get("name") or "")
+        require_namespace(
+            self.registry, self.store, kind, namespace, obj["metadata"].get("name") or ""
+        )
         meta.prepare_create(kind, obj, namespace, self.now())
         warnings = self._complete(kind, obj, None, options)
         name = obj["metadata"]["name"]
@@ -143,7 +139,7 @@ class Resources:
         """Server-side apply: create the object or merge the manifest into it."""
         if isinstance(body, dict) and not (body.get("apiVersion") and body.get("kind")):
             raise bad_request("invalid object type: apiVersion and kind must be set")
-        config = self._accept(kind, namespace, name, body)
+        config = accept(kind, namespace, name, body)
         metadata = config["metadata"]
         if metadata.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
@@ -152,7 +148,7 @@ class Resources:
             raise not_found(kind, name)
         live = load_as(kind, record) if record else {"metadata": {}}
         if record and (metadata.get("resourceVersion") or metadata.get("uid")):
-            self._check_lock(kind, config, live)
+            check_lock(kind, config, live)
         merged = apply(
             kind,
             live,
@@ -181,7 +177,7 @@ class Resources:
         old = self.record(kind, namespace, name)
         if subresource == "scale":
             return self._set_scale(kind, old, body, options)
-        obj = self._accept(kind, namespace, name, body)
+        obj = accept(kind, namespace, name, body)
         return self._replace(kind, old, obj, options, subresource)
 
     def _replace(
@@ -199,10 +195,10 @@ class Resources:
         old = load_as(kind, record)
         owned = obj["metadata"].get("managedFields")
         if not applied:
-            self._check_lock(kind, obj, old)
-        if subresource == "status":
-            if not kind.has_status:
-                raise no_such_resource()
+            check_lock(kind, obj, old)
+        if subresource == "finalize":
+            obj = {**old, "metadata": dict(old["metadata"]), "spec": obj.get("spec") or {}}
+        elif subresource:
             status = obj.get("status")
             obj = {**old, "metadata": dict(old["metadata"]), "status": status}
             if status is None:
@@ -238,9 +234,7 @@ class Resources:
         obj = _patched(kind, sort, old, patch)
         if subresource == "scale":
             return self._set_scale(kind, record, obj, options)
-        return self._replace(
-            kind, record, self._accept(kind, namespace, name, obj), options, subresource
-        )
+        return self._replace(kind, record, accept(kind, namespace, name, obj), options, subresource)
 
     def _set_scale(self, kind: Kind, record: Record, scale: Any, options: WriteOptions) -> Written:
         obj = load_as(kind, record)
@@ -272,71 +266,6 @@ class Resources:
 
     # Steps of a write
 
-    def _accept(self, kind: Kind, namespace: str, name: str, body: Any) -> Object:
-        if why := meta.malformed(kind, body):
-            raise bad_request(
-                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
-            )
-        obj: Object = {"kind": kind.kind, "apiVersion": kind.api_version, **body}
-        if obj["apiVersion"] != kind.api_version:
-            raise bad_request(
-                f"the API version in the data ({obj['apiVersion']}) does not match the expected API"
-                f" version ({kind.api_version})"
-            )
-        if obj["kind"] != kind.kind:
-            raise bad_request(
-                f"the kind in the data ({obj['kind']}) does not match the expected kind"
-                f" ({kind.kind})"
-            )
-        metadata = obj["metadata"]
-        if kind.namespaced and (metadata.get("namespace") or namespace) != namespace:
-            raise bad_request(
-                "the namespace of the provided object does not match the namespace sent on the"
-                " request"
-            )
-        if name and (metadata.get("name") or name) != name:
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL"
-                f" ({name})"
-            )
-        return obj
-
-    def _require_namespace(self, kind: Kind, namespace: str, name: str) -> None:
-        if not kind.namespaced:
-            return
-        found = self.store.get("/namespaces", "", namespace)
-        if found is None:
-            namespaces = self.registry.find("", "v1", "namespaces")
-            if namespaces is not None:
-                raise not_found(namespaces, namespace)
-        elif (
-            b'"deletionTimestamp"' in found.raw and "deletionTimestamp" in found.load()["metadata"]
-        ):
-            why = (
-                f"unable to create new content in namespace {namespace} because it is being"
-                " terminated"
-            )
-            message = f"namespace {namespace} is being terminated"
-            cause = Cause("metadata.namespace", "NamespaceTerminating", message)
-            raise forbidden(kind, name, why, cause)
-
-    def _check_lock(self, kind: Kind, obj: Object, old: Object) -> None:
-        metadata, before = obj["metadata"], old["metadata"]
-        name = before["name"]
-        if metadata.get("uid") and metadata["uid"] != before["uid"]:
-            raise conflict(
-                kind,
-                name,
-                f"Precondition failed: UID in precondition: {metadata['uid']},"
-                f" UID in object meta: {before['uid']}",
-            )
-        version = metadata.get("resourceVersion") or ""
-        if version in {"", "0"}:
-            if kind.crd or kind.resource in _LOCKED:
-                raise unconditional(kind, name)
-        elif version != before["resourceVersion"]:
-            raise conflict(kind, name)
-
     def _complete(
         self,
         kind: Kind,
@@ -351,10 +280,12 @@ class Resources:
             StatusError: 422 with every cause.
         """
         schema = self._schema(kind)
-        warnings: tuple[str, ...] = ()
+        unknown: list[str] = []
         if schema is not None:
-            unknown = [f'unknown field "{path}"' for path in schema.prune(obj)]
-            warnings = _told(kind, unknown, options)
+            unknown = schema.prune(obj)
+        elif options.validation in {"Strict", "Warn"}:
+            unknown = unknown_fields(kind.api_version, kind.kind, obj)
+        warnings = told(kind, [f'unknown field "{path}"' for path in unknown], options)
         if not subresource:
             self._strategies.prepare(kind, obj, old)
         causes = meta.validate(kind, obj, old)
@@ -377,20 +308,6 @@ class Resources:
             known = (kind.schema, StructuralSchema(kind.schema))
             self._schemas[kind.resource + kind.version] = known
         return known[1]
-
-
-def _told(kind: Kind, found: list[str], options: WriteOptions) -> tuple[str, ...]:
-    """What to say about fields that are not as they should be.
-
-    Raises:
-        StatusError: 400 when validation is strict.
-    """
-    if found and options.validation == "Strict":
-        raise bad_request(
-            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}:'
-            f" strict decoding error: {', '.join(found)}"
-        )
-    return tuple(found) if options.validation == "Warn" else ()
 
 
 def _patched(kind: Kind, sort: str, old: Object, patch: Any) -> Any:
@@ -429,12 +346,3 @@ def _finished(kind: Kind, obj: Object) -> bool:
     if kind.resource == "namespaces":
         return not (obj.get("spec") or {}).get("finalizers")
     return not metadata.get("deletionGracePeriodSeconds")
-
-
-def checked_doubles(kind: Kind, doubles: list[str], options: WriteOptions) -> tuple[str, ...]:
-    """What to say about fields that a body names twice.
-
-    Raises:
-        StatusError: 400 when validation is strict.
-    """
-    return _told(kind, [f'duplicate field "{path}"' for path in doubles], options)
