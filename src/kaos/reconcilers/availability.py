@@ -108,15 +108,16 @@ def find_problem(pod: PodView) -> Problem | None:
     ]
     for container in statuses:
         state = container.get("state", {})
-        ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
-        waiting = state.get("waiting")
-        if waiting and waiting.get("reason") in WAITING_PROBLEMS:
-            reason, words = waiting["reason"], waiting.get("message", "")
-            if ended:
-                words = last_words(ended.get("message", "")) or words
-        elif ended and ended.get("exitCode", 0) != 0 and not container.get("ready"):
-            words = last_words(ended.get("message", "")) or f"exit code {ended['exitCode']}"
+        waiting, ended = state.get("waiting", {}), state.get("terminated", {})
+        last = container.get("lastState", {}).get("terminated", {})
+        # What ended before counts only while the container is kept from running again: one that
+        # starts anew may start well, as all do when the embedded cluster comes back.
+        if waiting.get("reason") in WAITING_PROBLEMS:
+            reason = waiting["reason"]
+            words = last_words(last.get("message", "")) or waiting.get("message", "")
+        elif ended.get("exitCode", 0) != 0:
             reason = ended.get("reason") or "Error"
+            words = last_words(ended.get("message", "")) or f"exit code {ended['exitCode']}"
         else:
             continue
         name = container.get("name", "")

@@ -65,8 +65,19 @@ def test_a_crash_is_told_by_the_processs_last_line() -> None:
     assert (problem.reason, problem.words) == ("CrashLoopBackOff", "MODEL_NAME is missing")
 
 
-def test_a_container_that_recovered_is_no_problem() -> None:
-    assert find_problem(pod(ready=True, lastState={"terminated": {"exitCode": 1}})) is None
+@pytest.mark.parametrize(
+    "state", [{"running": {}}, {"waiting": {"reason": "ContainerCreating"}}, {}]
+)
+def test_a_container_that_starts_again_is_no_problem(state: dict[str, Any]) -> None:
+    """It may start well: after a restart of the embedded cluster all containers are like that."""
+    last = {"terminated": {"exitCode": 1, "message": "killed"}}
+    assert find_problem(pod(state=state, lastState=last)) is None
+
+
+def test_a_container_that_ended_and_waits_for_nothing_yet_is_a_problem() -> None:
+    problem = find_problem(pod(state={"terminated": {"exitCode": 3, "reason": "Error"}}))
+    assert problem is not None
+    assert problem.words == "exit code 3"
 
 
 def test_a_pod_without_a_node_says_why() -> None:

@@ -33,12 +33,7 @@ def mcpserver_children(server: MCPServer, settings: Settings, *, routes: bool) -
         routes: whether the cluster has the Gateway API.
     """
     spec = server.spec
-    host = settings.service_host(child_name(server), server.namespace)
-    generated = [
-        ("MCP_SERVER_NAME", server.name),
-        ("KAOS_LISTEN", f"0.0.0.0:{HTTP_PORT}"),
-        ("KAOS_ALLOWED_HOSTS", host),
-    ]
+    generated = [("MCP_SERVER_NAME", server.name), ("KAOS_LISTEN", f"0.0.0.0:{HTTP_PORT}")]
     children = [
         deployment(
             server,
