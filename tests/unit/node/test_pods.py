@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from kaos.local.node import Node, PortTaken
 from kaos.local.node.orphans import identity
-from kaos.runtime import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, Object
+from kaos.runtime import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, ClusterConfig, Object
 from tests.unit.node.harness import (
     POD,
     Cluster,
@@ -20,6 +21,7 @@ from tests.unit.node.harness import (
     pod,
     ready,
     server_container,
+    service,
 )
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
@@ -285,9 +287,20 @@ async def test_a_pod_made_again_under_its_name_is_another_pod(small: Cluster) ->
     assert not identity(process_of(first))
 
 
+async def test_a_node_whose_gateway_port_is_taken_says_so_and_ends(
+    small: Cluster, tmp_path: Path
+) -> None:
+    config = ClusterConfig.direct(small.url)
+    node = Node(config, tmp_path / "other", gateway_port=small.node.gateway.port)
+    with pytest.raises(PortTaken, match="choose another one with --port"):
+        await node.run()
+
+
 async def test_the_next_cluster_process_goes_on_with_the_pods_of_the_last(tmp_path: Path) -> None:
     database = tmp_path / "state.db"
+    service_map = tmp_path / "node" / "services.json"
     async with cluster(tmp_path / "node", database=database) as first:
+        await first.client.create(service("web"))
         await first.client.create(pod("web", server_container()))
         before = await first.until(POD, "web", ready)
         await first.client.create(
@@ -298,11 +311,17 @@ async def test_the_next_cluster_process_goes_on_with_the_pods_of_the_last(tmp_pa
             }
         )
     assert not identity(process_of(before))
+    addresses = service_map.read_text()
+    assert "web.default" in addresses
     async with cluster(tmp_path / "node", database=database) as second:
+        # Whoever asks as soon as the node has started must not read what the last one wrote.
+        found = await second.pod("web")
+        assert main_status(found)["restartCount"] == 1 or not ready(found)
         after = await second.until(
             POD, "web", lambda p: ready(p) and main_status(p)["restartCount"] == 1
         )
         assert after.uid == before.uid
         assert after.metadata.annotations == before.metadata.annotations  # the same host ports
         assert main_status(after)["lastState"]["terminated"]["reason"] == "Unknown"
+        assert service_map.read_text() == addresses
         assert (await second.client.get(CONFIG_MAP, "kept", "default")).name == "kept"

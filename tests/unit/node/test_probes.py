@@ -64,10 +64,10 @@ async def test_a_pod_is_ready_at_once_when_it_is() -> None:
 @pytest.mark.looptime
 async def test_early_looks_do_not_make_a_container_fail_sooner() -> None:
     startup = probe("startup", periodSeconds=2, failureThreshold=3, initialDelaySeconds=5)
-    found = await Watched([]).run(startup, 5 + 2 * 3 + 2)
+    found = await Watched([]).run(startup, 5 + 2 * 4 + 2)
     (verdict,) = found.verdicts
     assert not verdict[0]
-    assert verdict[1] >= 5 + 2 * 2
+    assert verdict[1] >= 5 + 2 * 3
     assert found.failures >= 3
 
 

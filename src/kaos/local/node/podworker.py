@@ -37,6 +37,7 @@ from kaos.runtime import (
 
 log = structlog.get_logger("kaos.node")
 
+_DRAIN_SECONDS = 0.1
 _REPORT_RETRY = 1.0
 _VOLUME_RETRY, _VOLUME_RETRY_LONGEST = 0.5, 10.0
 DEFAULT_GRACE = 30.0
@@ -252,7 +253,14 @@ class PodWorker:
     async def _obey_stops(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while True:
-                tasks.create_task(self._stop_all(await self._stops.get()))
+                tasks.create_task(self._stop_after_drain(await self._stops.get()))
+
+    async def _stop_after_drain(self, grace: float) -> None:
+        """Stop, but let the Services notice first, so that no new request meets a closed port."""
+        if not self._abandoned and grace > _DRAIN_SECONDS:
+            await asyncio.sleep(_DRAIN_SECONDS)
+            grace -= _DRAIN_SECONDS
+        await self._stop_all(grace)
 
     async def _stop_all(self, grace: float) -> None:
         sidecars = [c for c in self._init if c.state.sidecar]

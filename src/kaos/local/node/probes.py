@@ -6,8 +6,9 @@ attempt has a deadline; a probe dials loopback only, whatever host its manifest 
 Where it departs from the kubelet, for the sake of a start without idle seconds: until the first
 success of a startup or readiness probe it looks every 50 ms and then ever less often up to the
 declared period, and does not wait for `initialDelaySeconds`. These early failures do not count:
-a failure counts once per declared period and only after the initial delay, so no container fails
-sooner here than there. Liveness probes are never early. A gRPC probe is a TCP probe here.
+a failure counts once per declared period, and not before the initial delay and one period are over,
+so no container fails sooner here than there. Liveness probes are never early. A gRPC probe is a
+TCP probe here.
 """
 
 import asyncio
@@ -167,7 +168,8 @@ async def watch(
     tally = Tally(probe.success_threshold, probe.failure_threshold)
     early = probe.kind != "liveness"
     clock = asyncio.get_running_loop().time
-    counts_from = clock() + probe.initial_delay
+    # A program that is not listening yet, a moment after its start, is no failure worth an event.
+    counts_from = clock() + probe.initial_delay + (probe.period if early else 0)
     if not early:
         await asyncio.sleep(probe.initial_delay)
     period = min(_FIRST_PERIOD, probe.period) if early else probe.period
