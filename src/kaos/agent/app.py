@@ -66,7 +66,9 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
             return [*pool.tools(), *directory.tools()]
 
         models = ModelsEndpoint(settings.name)
-        ready = health.ReadyEndpoint(model, settings.model_api_url, pool, directory)
+        ready = health.ReadyEndpoint(
+            model, settings.model_api_url, pool, directory, settings.dependency_wait
+        )
         chat = ChatEndpoint(settings, model, tools)
         # Here and not in `create_app`, because aiohttp's session needs a running loop.
         app.router.routes[:] = [

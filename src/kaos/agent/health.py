@@ -2,9 +2,9 @@
 
 Guarantees: `/healthz` answers as soon as the port does and never waits for anybody, so a slow
 import or a dead model gets no pod killed; `/readyz` is 200 only when the model's API answers
-and every MCP server has been tried once; it lists tools and peers with their state, and an
-agent that lacks some of them is `degraded`: ready, and it says so. (An earlier agent was
-always ready.)
+and every MCP server has answered once or has had its time to (`KAOS_DEPENDENCY_WAIT`); it
+lists tools and peers with their state, and an agent that lacks some of them is `degraded`:
+ready, and it says so. (An earlier agent was always ready.)
 
 Does not: ask the model for an answer; that would cost tokens every few seconds.
 """
@@ -38,6 +38,8 @@ class ReadyEndpoint:
     model_url: str
     pool: ToolPool
     peers: PeerDirectory
+    dependency_wait: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
     _error: str | None = None
     _looked: float = float("-inf")
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -68,7 +70,8 @@ class ReadyEndpoint:
     def _status(self, model_error: str | None) -> str:
         if model_error is not None:
             return "unavailable"
-        if not self.pool.settled:
+        waiting = time.monotonic() - self._started < self.dependency_wait
+        if not (self.pool.answered or (self.pool.settled and not waiting)):
             return "starting"
         missing = any(server.status.state != "ready" for server in self.pool.servers) or any(
             peer.status.state == "down" for peer in self.peers.peers

@@ -88,6 +88,7 @@ class Server:
         self.status = ServerState()
         self.tools: tuple[Tool, ...] = ()
         self.settled = asyncio.Event()
+        self.answered = False
         self._timeout = timeout
         self._session: Session | None = None
         self._wake = asyncio.Event()
@@ -150,6 +151,7 @@ class Server:
         if self.status.state != "ready":
             log.info("MCP server ready", server=self.name, tools=len(self.tools))
         self.status = ServerState("ready")
+        self.answered = True
         self.settled.set()
         self._up.set()
         return ttl
@@ -207,6 +209,11 @@ class ToolPool:
     def settled(self) -> bool:
         """Whether every server has answered or failed to."""
         return all(server.settled.is_set() for server in self.servers)
+
+    @property
+    def answered(self) -> bool:
+        """Whether every server has answered at least once."""
+        return all(server.answered for server in self.servers)
 
     def tools(self) -> Iterable[Tool]:
         """Return the tools as last listed, also of servers that are down just now."""

@@ -33,6 +33,7 @@ _VARIABLES = {
     "model_timeout": "KAOS_MODEL_TIMEOUT",
     "tool_timeout": "KAOS_TOOL_TIMEOUT",
     "delegation_timeout": "KAOS_DELEGATION_TIMEOUT",
+    "dependency_wait": "KAOS_DEPENDENCY_WAIT",
     "max_body": "KAOS_MAX_BODY",
     "max_delegation_depth": "KAOS_MAX_DELEGATION_DEPTH",
 }
@@ -65,6 +66,7 @@ class Settings(BaseModel):
     model_timeout: Positive = 300.0
     tool_timeout: Positive = 60.0
     delegation_timeout: Positive = 300.0
+    dependency_wait: Annotated[float, Field(ge=0)] = 0.0
     max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     max_delegation_depth: Annotated[int, Field(ge=0, le=64)] = 8
 

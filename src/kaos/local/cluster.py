@@ -62,7 +62,9 @@ async def run(
         async with _background(node.run) as node_started:
             manager = Manager(config, field_manager=FIELD_MANAGER)
             if settings.controllers:
-                manager.add(*controllers(manager, Settings.from_env()))
+                # Its proxies are told of a pod's end before the pod is: nothing to wait for.
+                kaos_settings = dataclasses.replace(Settings.from_env(), drain=0)
+                manager.add(*controllers(manager, kaos_settings))
             async with _background(manager.run) as started:
                 await _first(stop, started, node_started)
                 if not stop.is_set():

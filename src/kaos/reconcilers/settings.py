@@ -22,6 +22,8 @@ class Settings:
         cluster_domain: the domain of Service DNS, from resolv.conf (`KAOS_CLUSTER_DOMAIN`).
         gateway_namespace: namespace of the Gateway that routes attach to (`KAOS_GATEWAY`).
         gateway_name: name of that Gateway.
+        drain: seconds for which a pod that is told to end goes on serving, until the news has
+            reached those who send it requests (`KAOS_DRAIN`).
     """
 
     image: str = DEFAULT_IMAGE
@@ -29,6 +31,7 @@ class Settings:
     cluster_domain: str = "cluster.local"
     gateway_namespace: str = "kaos-gateway"
     gateway_name: str = "kaos-gateway"
+    drain: int = 5
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = environ) -> Self:
@@ -47,6 +50,7 @@ class Settings:
             cluster_domain=cluster_domain(),
             gateway_namespace=namespace,
             gateway_name=name,
+            drain=int(env.get("KAOS_DRAIN", "5")),
         )
 
     def service_host(self, service: str, namespace: str) -> str:
@@ -57,3 +61,8 @@ class Settings:
         """The URL of a Service, without the port where http implies it."""
         suffix = "" if port == 80 else f":{port}"
         return f"http://{self.service_host(service, namespace)}{suffix}"
+
+    def serving(self, port: int) -> list[tuple[str, str]]:
+        """The variables of a server of ours: where it listens, and how it ends."""
+        drain = [("KAOS_DRAIN", str(self.drain))] if self.drain else []
+        return [("KAOS_LISTEN", f"0.0.0.0:{port}"), *drain]

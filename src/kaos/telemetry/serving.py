@@ -16,6 +16,7 @@ and from Python 3.12 on its own grace is not honoured at all, because asyncio's
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 GRACE = 25.0  # below the 30 s after which Kubernetes kills a pod
 KEEP_ALIVE = 75.0  # above the idle time of the gateways in front of us
+DRAIN_VARIABLE = "KAOS_DRAIN"
 _LAST_WORDS = 2.0  # for a cancelled handler to end its stream
 _BACKLOG = 1024
 
@@ -40,6 +42,7 @@ async def serve(
     *,
     listen: str = "127.0.0.1:8000",
     grace: float = GRACE,
+    drain: float | None = None,
     stop: asyncio.Event | None = None,
     on_listening: Callable[[str], object] | None = None,
 ) -> None:
@@ -49,6 +52,9 @@ async def serve(
         app: Any ASGI app; its lifespan is run.
         listen: `host:port`; port 0 takes a free one, `[::1]:8000` is IPv6.
         grace: Seconds for the requests in flight once told to stop.
+        drain: Seconds to go on as if nothing were said, before that: on a cluster the news that
+            a pod ends takes a moment to reach those who send it requests. Default: `KAOS_DRAIN`,
+            else 0.
         stop: Ends serving when set. Without it SIGTERM and SIGINT do.
         on_listening: Called once with the base URL, as soon as the socket accepts connections.
 
@@ -56,22 +62,24 @@ async def serve(
         ListenError: The address cannot be listened on.
     """
     sock = _bind(listen)
-    stopping = stop or asyncio.Event()
+    told = stop or asyncio.Event()
+    stopping = asyncio.Event()
+    pause = float(os.environ.get(DRAIN_VARIABLE) or 0) if drain is None else drain
     requests = _InFlight(app)
     config = _Config(sock)
     config.graceful_timeout = grace + _LAST_WORDS
     try:
-        with _signals(stopping) if stop is None else contextlib.nullcontext():
+        with _signals(told) if stop is None else contextlib.nullcontext():
             if on_listening is not None:
                 on_listening(_url(sock))
-            drain = asyncio.create_task(requests.drain(stopping, grace))
+            end = asyncio.create_task(_end(told, pause, stopping, requests, grace))
             try:
                 # Hypercorn names its parameter more narrowly than ASGI does.
                 application: Any = requests
                 await hypercorn_serve(application, config, shutdown_trigger=stopping.wait)
             finally:
-                drain.cancel()
-                await asyncio.wait([drain])
+                end.cancel()
+                await asyncio.wait([end])
     finally:
         sock.close()
 
@@ -135,12 +143,21 @@ class _InFlight:
         finally:
             self._tasks.discard(task)
 
-    async def drain(self, stopping: asyncio.Event, grace: float) -> None:
-        """Once stopping, cancel what outlives the grace."""
-        await stopping.wait()
-        await asyncio.sleep(grace)
+    def cancel(self) -> None:
+        """End what is still under way."""
         for task in list(self._tasks):
             task.cancel("the server is shutting down")
+
+
+async def _end(
+    told: asyncio.Event, drain: float, stopping: asyncio.Event, requests: _InFlight, grace: float
+) -> None:
+    """The order of the end: told, drained, no new connections, no requests."""
+    await told.wait()
+    await asyncio.sleep(drain)
+    stopping.set()
+    await asyncio.sleep(grace)
+    requests.cancel()
 
 
 @contextlib.contextmanager

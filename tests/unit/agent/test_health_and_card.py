@@ -69,6 +69,26 @@ async def test_without_a_tool_server_it_is_degraded_and_ready(
     assert "cannot be reached" in body["tools"][0]["error"]
 
 
+async def test_a_new_agent_waits_for_its_tools_but_not_for_ever(
+    start_agent: Any, http: aiohttp.ClientSession
+) -> None:
+    url = await start_agent(
+        ready=False, mcp_servers={"gone": "http://127.0.0.1:9"}, dependency_wait=0.5
+    )
+
+    async def tried() -> bool:
+        _, body = await report(http, url)
+        return bool(body["tools"][0]["state"] == "down")
+
+    await eventually(tried)
+    assert (await report(http, url))[0] == 503
+
+    async def ready() -> bool:
+        return (await report(http, url))[0] == 200
+
+    await eventually(ready)
+
+
 async def test_the_card_says_who_and_where_and_only_what_works(
     start_agent: Any, http: aiohttp.ClientSession, tool_server: str
 ) -> None:

@@ -58,6 +58,8 @@ def test_an_agents_environment_follows_from_names_alone() -> None:
         "AGENT_INSTRUCTIONS": "i",
         "AGENTIC_LOOP_MAX_STEPS": "3",
         "KAOS_LISTEN": "0.0.0.0:8000",
+        "KAOS_DRAIN": "5",
+        "KAOS_DEPENDENCY_WAIT": "30",
         "MODEL_API_URL": "http://modelapi-ollama.default.svc.corp.test:8000",
         "MODEL_NAME": "m",
         "MCP_SERVERS": "echo-tools",

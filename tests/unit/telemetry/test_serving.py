@@ -128,3 +128,34 @@ async def test_an_app_that_cannot_start_is_not_served() -> None:
     app = Starlette(lifespan=asynccontextmanager(lifespan))
     with pytest.raises(Exception, match="startup"):
         await serving.serve(app, listen="127.0.0.1:0", stop=asyncio.Event())
+
+
+async def test_while_it_drains_it_serves_and_then_refuses() -> None:
+    stop = asyncio.Event()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = asyncio.create_task(
+        serving.serve(
+            Streams().app,
+            listen="127.0.0.1:0",
+            drain=0.3,
+            grace=0.1,
+            stop=stop,
+            on_listening=url.set_result,
+        )
+    )
+    address = await url
+    stop.set()
+    async with aiohttp.ClientSession() as http:
+        async with http.get(address) as response:
+            assert response.status == 200
+        await server
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await http.get(address)
+
+
+async def test_the_drain_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(serving.DRAIN_VARIABLE, "0.2")
+    began = asyncio.get_running_loop().time()
+    async with serving.running(Streams().app, grace=0.1):
+        pass
+    assert asyncio.get_running_loop().time() - began >= 0.2

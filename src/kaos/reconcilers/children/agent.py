@@ -19,6 +19,8 @@ from kaos.reconcilers.settings import Settings
 
 SERVICE_PORT = 80
 COMMAND = ("python", "-m", "kaos.agent")
+DEPENDENCY_WAIT = 30
+"""Seconds for which a new pod waits for its MCP servers; then it is ready without them."""
 
 
 def endpoint(agent: Agent, settings: Settings) -> str:
@@ -36,12 +38,12 @@ def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str,
         ("AGENT_INSTRUCTIONS", literal(spec.config.instructions)),
         ("MODEL_API_URL", url(service_name(ModelAPI, spec.model_api), namespace, HTTP_PORT)),
         ("MODEL_NAME", literal(model)),
-        ("KAOS_LISTEN", f"0.0.0.0:{HTTP_PORT}"),
+        *settings.serving(HTTP_PORT),
     ]
     if spec.config.reasoning_loop_max_steps is not None:
         env.append(("AGENTIC_LOOP_MAX_STEPS", str(spec.config.reasoning_loop_max_steps)))
-    if not spec.wait_for_dependencies:
-        env.append(("KAOS_WAIT_FOR_DEPENDENCIES", "false"))
+    if spec.wait_for_dependencies:
+        env.append(("KAOS_DEPENDENCY_WAIT", str(DEPENDENCY_WAIT)))
     if spec.mcp_servers:
         env.append(("MCP_SERVERS", ",".join(spec.mcp_servers)))
     for name in spec.mcp_servers:

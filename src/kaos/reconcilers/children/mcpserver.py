@@ -33,7 +33,7 @@ def mcpserver_children(server: MCPServer, settings: Settings, *, routes: bool) -
         routes: whether the cluster has the Gateway API.
     """
     spec = server.spec
-    generated = [("MCP_SERVER_NAME", server.name), ("KAOS_LISTEN", f"0.0.0.0:{HTTP_PORT}")]
+    generated = [("MCP_SERVER_NAME", server.name), *settings.serving(HTTP_PORT)]
     children = [
         deployment(
             server,

@@ -128,7 +128,7 @@ def _proxy(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manif
         "data": {CONFIG_FILE: document},
     }
     key = config.api_key
-    env = variables([("KAOS_LISTEN", f"0.0.0.0:{HTTP_PORT}")], config.env)
+    env = variables(settings.serving(HTTP_PORT), config.env)
     if key is not None and key.value is not None:
         env.append({"name": KEY_VARIABLE, "value": literal(key.value)})
     elif key is not None and key.value_from is not None:

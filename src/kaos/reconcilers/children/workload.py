@@ -13,7 +13,7 @@ from kaos.reconcilers.children.names import HTTP_PORT, child_name, labels, selec
 Manifest = dict[str, Any]
 
 USER = 65532
-GRACE_SECONDS = 30
+GRACE_SECONDS = 40  # above the drain and the grace of kaos.telemetry.serving
 SMALL = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 
 
