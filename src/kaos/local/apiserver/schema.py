@@ -4,7 +4,7 @@ Guarantees that fields the schema does not know are dropped (or refused, when
 the client asks for strict validation), that defaults fill what is absent, and
 that what is wrong is told by path in the words of the real server.
 
-CEL rules (``x-kubernetes-validations``) are not evaluated.
+CEL rules (``x-kubernetes-validations``) are evaluated as far as ``cel.py`` goes.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from kaos.local.apiserver.cel import holds
 from kaos.local.apiserver.errors import (
     Cause,
     field_invalid,
@@ -75,6 +76,9 @@ class StructuralSchema:
         # Of a string the real server tells the first fault only, and its length comes first.
         causes = [c for c in found if not (c.field in lengths and "should match" in c.message)]
         _duplicates(obj, SchemaNode(self._schema, root=True), "", causes)
+        # As on a real cluster, rules are asked only of what is well-formed.
+        if not causes:
+            _break_rules(obj, self._schema, "", causes)
         return causes
 
 
@@ -159,6 +163,25 @@ def _duplicates(value: Any, node: Node, at: str, causes: list[Cause]) -> None:
                 keys.add(key)
         for index, item in enumerate(value):
             _duplicates(item, node.item(), f"{at}[{index}]", causes)
+
+
+def _break_rules(value: Any, schema: Schema, at: str, causes: list[Cause]) -> None:
+    """Tell the rules of the schema that a value breaks."""
+    for rule in schema.get("x-kubernetes-validations") or ():
+        if value is not None and not holds(rule["rule"], value):
+            text = rule.get("message") or f"failed rule: {rule['rule']}"
+            where = f"{at}{rule.get('fieldPath', '')}".removeprefix(".")
+            causes.append(field_invalid(where, _type(value), text))
+    if isinstance(value, dict):
+        known = schema.get("properties") or {}
+        others = schema.get("additionalProperties")
+        for name, item in value.items():
+            inner = known.get(name, others)
+            if isinstance(inner, dict):
+                _break_rules(item, inner, f"{at}.{name}" if at else name, causes)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            _break_rules(item, schema["items"], f"{at}[{index}]", causes)
 
 
 def _plain(schema: Any, *, root: bool = False) -> Any:
