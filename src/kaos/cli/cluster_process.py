@@ -101,13 +101,17 @@ class ClusterProcess:
     async def stop(self, deadline: float = STOP_DEADLINE) -> bool:
         """Stop it in order; kill it when that takes too long. Returns whether it ended in order."""
         if self._process.poll() is None:
-            self._signal(signal.SIGTERM)
+            self.terminate()
             try:
                 async with asyncio.timeout(deadline):
                     await self.ended()
             except TimeoutError:
                 self.kill()
         return self._process.returncode >= 0
+
+    def terminate(self) -> None:
+        """Ask it to stop in order, and do not wait."""
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it at once. Its pods are left to `kaos.cli.leftovers`."""

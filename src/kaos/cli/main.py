@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from kaos.cli.errors import FAILED, CliError, leaf
 from kaos.cli.options import VERBOSE, Verbose
+from kaos.local.state import StateError
 
 # Order is the order of `--help`. A test compares the texts with the commands' own.
 COMMANDS = {
@@ -45,7 +46,10 @@ class LazyGroup(TyperGroup):
         """Run the command and turn what it raises into a line and an exit code."""
         try:
             return super().invoke(ctx)
-        except (CliError, ExceptionGroup, OSError, RuntimeError, ValueError, LookupError) as error:
+        except Exception as error:
+            # Exits, aborts and errors of the command line are the framework's own to report.
+            if type(error).__module__.startswith(("typer", "click")):
+                raise
             raise typer.Exit(report(error, verbose=bool(ctx.meta.get(VERBOSE)))) from None
 
 
@@ -60,13 +64,12 @@ def load(name: str) -> Any:
 def report(error: BaseException, *, verbose: bool) -> int:
     """Print ``error`` for a person; returns the exit code."""
     error = leaf(error)
-    # typer.Exit and friends are RuntimeErrors, and not ours to report.
-    if isinstance(error, typer.Exit | typer.Abort):
-        raise error
     if verbose:
         traceback.print_exception(error)
     if isinstance(error, CliError):
         lines, code = str(error), error.exit_code
+    elif isinstance(error, StateError):
+        lines, code = str(error), FAILED
     else:
         text = str(error) or type(error).__name__
         lines = f"{text} ({type(error).__name__}; `kaos -v …` shows where)"

@@ -76,6 +76,10 @@ def up(
         # Now, not at the top: half a second of imports that run beside the cluster's own start.
         session = importlib.import_module("kaos.cli.session")
         code = asyncio.run(session.run(request, manifests, process))
+    except KeyboardInterrupt:  # before the session could look after it
+        if process is not None:
+            process.terminate()
+        raise
     finally:
         if process is not None:
             process.close()

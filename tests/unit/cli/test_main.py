@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from kaos import __version__
 from kaos.cli.errors import CliError, UsageError, leaf
 from kaos.cli.main import COMMANDS, app, load, report
+from kaos.cli.ports import free_port
 from kaos.cli.up import overrides_of
 
 
@@ -105,9 +105,12 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(capsys: pytest.CaptureFixt
     assert err == "kaos: division by zero (ZeroDivisionError; `kaos -v …` shows where)\n"
 
 
-def test_exits_are_not_reported_as_errors() -> None:
-    with pytest.raises(typer.Exit):
-        report(typer.Exit(0), verbose=False)
+def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = invoke("up", "--state", str(tmp_path / "file" / "x"), "--port", str(free_port()))
+    assert code == 1
+    assert err.startswith(f"kaos: cannot use {tmp_path}/file/x for the cluster's state")
+    assert len(err.splitlines()) == 1
 
 
 def test_of_several_errors_our_own_words_are_told() -> None:
