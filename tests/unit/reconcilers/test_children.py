@@ -54,6 +54,7 @@ def test_an_agents_environment_follows_from_names_alone() -> None:
 
     assert env == {
         "AGENT_NAME": "assistant",
+        "KAOS_POD_NAMESPACE": "default",
         "AGENT_DESCRIPTION": "d",
         "AGENT_INSTRUCTIONS": "i",
         "AGENTIC_LOOP_MAX_STEPS": "3",

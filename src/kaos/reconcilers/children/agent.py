@@ -34,6 +34,7 @@ def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str,
     url = settings.service_url
     env = [
         ("AGENT_NAME", agent.name),
+        ("KAOS_POD_NAMESPACE", namespace),
         ("AGENT_DESCRIPTION", literal(spec.config.description)),
         ("AGENT_INSTRUCTIONS", literal(spec.config.instructions)),
         ("MODEL_API_URL", url(service_name(ModelAPI, spec.model_api), namespace, HTTP_PORT)),
