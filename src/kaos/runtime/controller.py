@@ -158,7 +158,8 @@ class Controller:
         self._queue: WorkQueue[Request] = WorkQueue(QueueMetrics(metrics, self.name))
         metrics.controller(self.name, self._workers)
         self._took = metrics.reconcile_time.labels(self.name)
-        self._active = metrics.active_workers.labels(self.name)
+        active = metrics.active_workers.labels(self.name)
+        active.set_function(lambda: self._queue.working)
         self._informer = cache.informer(self.resource)
         self._required.append(self._informer)
         self._informer.add_handler(self._on_own)
@@ -170,6 +171,11 @@ class Controller:
     def unsynced(self) -> list[Informer]:
         """The kinds this controller needs and does not have yet."""
         return [informer for informer in self._required if not informer.synced]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be reconciled now, and nothing is being reconciled."""
+        return not self._queue and not self._queue.working
 
     def enqueue(self, request: Request, *, cause: str = "asked for") -> None:
         """Reconcile an object for a reason of the caller's own."""
@@ -262,11 +268,9 @@ class Controller:
                 work = await self._queue.get()
             except QueueShutDown:
                 return
-            self._active.inc()
             try:
                 await self._process(work)
             finally:
-                self._active.dec()
                 self._queue.done(work.item)
             if loop.time() - yielded > _YIELD_AFTER:
                 # A reconcile without I/O never suspends; the watches need the loop as well.

@@ -103,7 +103,6 @@ class Metrics:
         ):
             counter.labels(name)
         self.reconcile_time.labels(name)
-        self.active_workers.labels(name).set(0)
         self.max_concurrent.labels(name).set(workers)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -110,6 +110,11 @@ class WorkQueue(Generic[T]):
         return len(self._entries)
 
     @property
+    def working(self) -> int:
+        """How many items are worked on."""
+        return len(self._working)
+
+    @property
     def delayed(self) -> int:
         """How many items wait for their time."""
         return len(self._delayed)
