@@ -45,7 +45,7 @@ class Site:
 
     def find(self, _namespace: str, name: str, _port: int) -> Backend:
         if name not in self.backends:
-            raise NoBackend(f"there is no Service ns/{name}", exists=False)
+            raise NoBackend(f"there is no Service ns/{name}")
         return self.backends[name]
 
     async def error(self, path: str, **options: Any) -> tuple[int, str, str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kaos.local.node import Node, PortTaken
+from kaos.local.node import Node, PortTaken, pods
 from kaos.local.node.orphans import identity
+from kaos.local.node.volumes import Volumes
 from kaos.runtime import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, ClusterConfig, Object
 from tests.unit.node.harness import (
     POD,
@@ -325,3 +326,41 @@ async def test_the_next_cluster_process_goes_on_with_the_pods_of_the_last(tmp_pa
         assert main_status(after)["lastState"]["terminated"]["reason"] == "Unknown"
         assert service_map.read_text() == addresses
         assert (await second.client.get(CONFIG_MAP, "kept", "default")).name == "kept"
+
+
+async def test_a_deletion_that_the_last_cluster_process_did_not_finish_is_finished(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "state.db"
+    code = "import signal; signal.signal(15, signal.SIG_IGN);" + SLEEP
+    async with cluster(tmp_path / "node", database=database) as first:
+        await first.client.create(pod("web", container(code), terminationGracePeriodSeconds=60))
+        running = await until_up(first, "web")
+        await first.client.delete(POD, "web", "default")
+        await first.until(POD, "web", lambda p: p.deleting)
+    assert not identity(process_of(running))
+    async with cluster(tmp_path / "node", database=database) as second:
+        await second.until_gone(POD, "web")
+        assert list((second.folder / "pods").iterdir()) == []
+
+
+async def test_a_pod_that_the_node_fails_at_is_tried_again_and_harms_no_other(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await small.client.create(pod("other", container(SLEEP)))
+    other = await small.until(POD, "other", ready)
+    good, failed = Volumes.set_up, 0
+
+    def bad(self: Volumes, *args: Any) -> dict[str, Path]:
+        nonlocal failed
+        failed += 1
+        if failed == 1:
+            raise RuntimeError("a mistake of ours")
+        return good(self, *args)
+
+    monkeypatch.setattr(Volumes, "set_up", bad)
+    monkeypatch.setattr(pods, "_RETRY_SECONDS", 0.05)
+    await small.client.create(pod("web", container(SLEEP)))
+    await small.until(POD, "web", ready)
+    assert failed == 2
+    assert identity(process_of(other))

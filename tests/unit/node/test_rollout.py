@@ -239,7 +239,7 @@ class Rollout(RuleBasedStateMachine):
 
 
 TestRollout = Rollout.TestCase
-TestRollout.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRollout.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
 @given(st.integers(0, 50), st.integers(0, 100), st.integers(0, 100))

@@ -153,7 +153,8 @@ class Container:
                 output=log.write,
             ) as process:
                 self._process = process
-                self._tools.records.add(process.pid, f"{self._setting.name}/{self.name}")
+                owner = f"{self._setting.name}/{self.name}"
+                await asyncio.to_thread(self._tools.records.add, process.pid, owner)
                 self._begin(process, started, image)
                 ended = await self._supervise(process, image, translation)
         except StartError as error:

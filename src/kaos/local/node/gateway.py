@@ -117,7 +117,7 @@ class Gateway:
 
     def _backend(self, rule: Rule) -> Backend:
         if not rule.backends:
-            raise NoBackend("it has no backendRefs", exists=False)
+            raise NoBackend("it has no backendRefs")
         chosen = random.choices(  # noqa: S311 - a share of the load, not a secret
             rule.backends, weights=[max(0, ref.weight) for ref in rule.backends] if any(
                 ref.weight > 0 for ref in rule.backends
@@ -130,7 +130,7 @@ class Gateway:
             text = (
                 f"Service {ref.namespace}/{ref.name} is in another namespace, which nobody allows"
             )
-            raise NoBackend(text, exists=True)
+            raise NoBackend(text)
         return self._find_backend(ref.namespace, ref.name, ref.port)
 
     async def _forward(

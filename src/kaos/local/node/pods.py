@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import functools
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from anyio import TASK_STATUS_IGNORED
@@ -41,12 +42,6 @@ class Pods:
         self._group: asyncio.TaskGroup | None = None
         self._stopping = asyncio.Event()
 
-    def find(self, namespace: str, name: str) -> PodWorker | None:
-        """The worker of a pod, the newest one of that name."""
-        wanted = Request(namespace, name)
-        found = [worker for worker in self._workers.values() if worker.key == wanted]
-        return found[-1] if found else None
-
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Host the workers until `stop`; when cancelled, all processes are killed at once."""
         async with asyncio.TaskGroup() as group:
@@ -57,8 +52,8 @@ class Pods:
             task_status.started()
             await self._stopping.wait()
             self._group = None
-            for uid in self._tasks:
-                self._workers[uid].request_stop(self._shutdown_grace, abandon=True)
+            for worker in self._workers.values():
+                worker.request_stop(self._shutdown_grace, abandon=True)
             if tasks := list(self._tasks.values()):
                 await asyncio.wait(tasks, timeout=self._shutdown_grace + _KILL_SECONDS)
             for task in tasks:
@@ -70,9 +65,12 @@ class Pods:
         Bounded, for a server that refuses a write must not keep the others waiting.
         """
         waits = [asyncio.ensure_future(w.reported.wait()) for w in self._workers.values()]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=_SETTLE_SECONDS)
-            for wait in late:
+        if not waits:
+            return
+        try:
+            await asyncio.wait(waits, timeout=_SETTLE_SECONDS)
+        finally:
+            for wait in waits:
                 wait.cancel()
 
     def stop(self) -> None:
@@ -140,9 +138,15 @@ class Pods:
 
     async def _remove_unstarted(self, pod: Object) -> None:
         """Remove a pod that is being deleted and of which nothing runs here."""
+        if pod.status.get("phase") not in _ENDED:
+            await PodWriter(self._tools.client, pod).write(self._ended_status(pod))
+        worker = self._workers.pop(pod.uid, None) or PodWorker(pod, self._tools)
+        await worker.remove()
+
+    def _ended_status(self, pod: Object) -> dict[str, Any]:
         body = pod.to_dict()
         spec = body["spec"]
-        status = pod_status(
+        return pod_status(
             body,
             [previous_state(body, c, init=True) for c in spec.get("initContainers") or []],
             [previous_state(body, c) for c in spec.get("containers") or []],
@@ -150,10 +154,6 @@ class Pods:
             now=datetime.now(UTC),
             ended=True,
         )
-        writer = PodWriter(self._tools.client, pod)
-        await writer.write(status)
-        worker = self._workers.pop(pod.uid, None) or PodWorker(pod, self._tools)
-        await worker.remove()
 
 
 def _grace(pod: Object) -> float:

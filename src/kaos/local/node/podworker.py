@@ -135,12 +135,11 @@ class PodWorker:
             return
         async with asyncio.TaskGroup() as tasks:
             self._make_containers(setting)
-            sidecars = []
             for container in self._init:
                 if self._stopping.is_set():
                     break
                 if container.state.sidecar:
-                    sidecars.append(tasks.create_task(container.run()))
+                    tasks.create_task(container.run())
                     await _first(container.started.wait(), self._stopping.wait())
                 else:
                     await container.run()
@@ -265,9 +264,11 @@ class PodWorker:
     async def _stop_all(self, grace: float) -> None:
         sidecars = [c for c in self._init if c.state.sidecar]
         others = [c for c in self._init if not c.state.sidecar]
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + grace
         await asyncio.gather(*(c.stop(grace) for c in [*self._main, *others]))
         for container in reversed(sidecars):
-            await container.stop(grace)
+            await container.stop(max(0.0, deadline - clock()))
 
     # Reporting
 

@@ -44,11 +44,6 @@ FIELD_MANAGER = "kaos-node"
 class NoBackend(LookupError):  # noqa: N818 - what it says, not an accident
     """A Service cannot take a request; the message says what is missing."""
 
-    def __init__(self, message: str, *, exists: bool) -> None:
-        super().__init__(message)
-        self.exists = exists
-        """Whether there is such a Service and port at all."""
-
 
 class Backend:
     """One port of a Service: who is behind it now, and whose turn it is."""
@@ -130,8 +125,8 @@ class Services:
         known = sorted(p for key, p in self._backends if key == service)
         if known:
             shown = ", ".join(map(str, known))
-            raise NoBackend(f"Service {service} has no port {port}, only {shown}", exists=False)
-        raise NoBackend(f"there is no Service {service}", exists=False)
+            raise NoBackend(f"Service {service} has no port {port}, only {shown}")
+        raise NoBackend(f"there is no Service {service}")
 
     def selecting(self, pod: Object) -> list[Request]:
         """The Services that select a pod."""

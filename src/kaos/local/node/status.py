@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 ADDRESS = "127.0.0.1"
-NODE_CONDITION_TYPES = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
 
 
 @dataclass(frozen=True, slots=True)
