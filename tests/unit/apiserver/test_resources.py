@@ -299,3 +299,87 @@ def test_a_namespace_can_be_finalized_by_hand(world: World) -> None:
     body = {"metadata": {"name": "ns"}, "spec": {"finalizers": []}}
     world.resources.update(kind, "", "ns", body, WriteOptions(), "finalize")
     assert world.get("v1", "Namespace", "ns", namespace="") is None
+
+
+POD_SPEC = {
+    "containers": [
+        {
+            "name": "c",
+            "image": "x:1",
+            "livenessProbe": {"httpGet": {"port": 80}},
+            "lifecycle": {"preStop": {"httpGet": {"port": 80}}},
+            "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+        }
+    ],
+    "volumes": [{"name": "v"}, {"name": "w", "configMap": {"name": "z"}}],
+    "serviceAccountName": "robot",
+}
+
+
+def test_defaults_of_a_pod(world: World) -> None:
+    made = world.create("v1", "Pod", {"metadata": {"name": "p"}, "spec": POD_SPEC})
+    container = made["spec"]["containers"][0]
+    assert container["livenessProbe"] == {
+        "httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
+        "timeoutSeconds": 1,
+        "periodSeconds": 10,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    }
+    assert container["lifecycle"]["preStop"]["httpGet"]["scheme"] == "HTTP"
+    assert container["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] == "v1"
+    assert container["resources"]["requests"] == {"cpu": "1", "memory": "1Gi"}
+    assert made["spec"]["volumes"][0] == {"name": "v", "emptyDir": {}}
+    assert made["spec"]["volumes"][1]["configMap"]["defaultMode"] == 420
+    assert made["spec"]["serviceAccount"] == "robot"
+    assert made["status"] == {"phase": "Pending", "qosClass": "Guaranteed"}
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "spec", "defaults"),
+    [
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            {"egress": [{"ports": [{"port": 53}]}]},
+            {
+                "podSelector": {},
+                "policyTypes": ["Ingress", "Egress"],
+                "egress": [{"ports": [{"port": 53, "protocol": "TCP"}]}],
+            },
+        ),
+        ("v1", "PersistentVolumeClaim", {}, {"volumeMode": "Filesystem"}),
+        ("apps/v1", "StatefulSet", None, {"podManagementPolicy": "OrderedReady", "replicas": 1}),
+        ("apps/v1", "DaemonSet", None, {"revisionHistoryLimit": 10}),
+        ("autoscaling/v2", "HorizontalPodAutoscaler", {"maxReplicas": 3}, {"minReplicas": 1}),
+    ],
+)
+def test_defaults_of_other_kinds(
+    world: World, api_version: str, kind: str, spec: Any, defaults: dict[str, Any]
+) -> None:
+    spec = deployment()["spec"] if spec is None else spec
+    made = world.create(api_version, kind, {"metadata": {"name": "x"}, "spec": spec})
+    assert {name: made["spec"][name] for name in defaults} == defaults
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"ports": []}, "spec.ports"),
+        ({"ports": [{"port": 1}, {"port": 2, "name": "b"}]}, "spec.ports[0].name"),
+        ({"ports": [{"port": 0}]}, "spec.ports[0].port"),
+        ({"ports": [{"port": 1, "protocol": "HTTP"}]}, "spec.ports[0].protocol"),
+        ({"type": "Best"}, "spec.type"),
+    ],
+)
+def test_services_that_are_refused(world: World, spec: dict[str, Any], field: str) -> None:
+    body = {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], **spec}}
+    status = refused(422, world.create, "v1", "Service", body)
+    assert [cause["field"] for cause in status["details"]["causes"]] == [field]
+
+
+def test_services_without_an_address(world: World) -> None:
+    spec = {"type": "ExternalName", "externalName": "a.b"}
+    made = world.create("v1", "Service", {"metadata": {"name": "x"}, "spec": spec})
+    assert "clusterIP" not in made["spec"]

@@ -68,8 +68,6 @@ def require_namespace(
     """
     if not kind.namespaced:
         return
-    if not namespace:
-        raise bad_request("an empty namespace may not be set during creation")
     found = store.get("/namespaces", "", namespace)
     if found is None:
         namespaces = registry.find("", "v1", "namespaces")

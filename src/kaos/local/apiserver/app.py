@@ -24,8 +24,9 @@ from kaos.local.apiserver.errors import (
     invalid_options,
     method_not_allowed,
     no_such_resource,
+    too_large_resource_version,
 )
-from kaos.local.apiserver.listing import list_bytes, list_page, selection
+from kaos.local.apiserver.listing import list_bytes, list_page, resource_version, selection
 from kaos.local.apiserver.negotiation import APPLY_PATCH, Wanted, media_type, parse_body
 from kaos.local.apiserver.options import DeleteOptions, WriteOptions, flag
 from kaos.local.apiserver.registry import Kind
@@ -142,6 +143,9 @@ class ResourceApp:
         if not name:
             page = list_page(self._store, kind, selection(kind, query, namespace), query)
             return _json(_list(kind, page.records, page.metadata, wanted))
+        asked = resource_version(query.get("resourceVersion", "")) or 0
+        if asked > self._store.rv:
+            raise too_large_resource_version(asked, self._store.rv)
         record = self._resources.record(kind, namespace, name)
         if subresource == "scale":
             return _json(encode(get_scale(kind, load_as(kind, record))))
@@ -237,11 +241,11 @@ class ResourceApp:
 
 
 def _check_method(method: str, target: Target) -> None:
-    kind, _, name, subresource = target
+    kind, namespace, name, subresource = target
     deed = subresource in {"binding", "eviction"}
     match method:
         case "POST":
-            allowed = not name or deed
+            allowed = deed if name else bool(namespace) or not kind.namespaced
         case "DELETE":
             allowed = not kind.virtual and not subresource
         case _:

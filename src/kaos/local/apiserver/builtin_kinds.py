@@ -88,7 +88,6 @@ def builtin_kinds() -> list[Kind]:
         _kind("v1", "PersistentVolume", "persistentvolumes", "pv", cluster=True, status=True),
         _kind("v1", "ResourceQuota", "resourcequotas", "quota", status=True),
         _kind("v1", "LimitRange", "limitranges", "limits"),
-        _kind("v1", "ReplicationController", "replicationcontrollers", "rc", status=True),
         *(
             _kind(
                 "apps/v1",

@@ -95,8 +95,8 @@ class Listing:
 def selection(kind: Kind, query: Query, namespace: str, name: str = "") -> Selection:
     """What the selectors of a request choose; ``name`` narrows it to one object."""
     text = query.get("fieldSelector", "")
-    if kind.bucket == "/events":  # stored in the core form, asked for in both
-        text = text.replace("regarding.", "involvedObject.")
+    if kind.group == "events.k8s.io":  # stored in the core form, which has another word
+        text = text.replace("involvedObject.", "unknown.").replace("regarding.", "involvedObject.")
     fields = parse_fields(text)
     for requirement in fields:
         path = ".".join(requirement.path)

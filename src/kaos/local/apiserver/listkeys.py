@@ -70,7 +70,6 @@ _ATOMIC_OBJECTS = frozenset(
         "resourceFieldRef",
         "secretRef",
         "configMapRef",
-        "scaleTargetRef",
         "roleRef",
         "involvedObject",
         "regarding",

@@ -95,6 +95,8 @@ def default_service(
     fill(spec, clusterIPs=[spec["clusterIP"]], ipFamilies=["IPv4"], ipFamilyPolicy="SingleStack")
     if spec["type"] in {"NodePort", "LoadBalancer"}:
         fill(spec, externalTrafficPolicy="Cluster")
+        if spec["type"] == "LoadBalancer":
+            fill(spec, allocateLoadBalancerNodePorts=True)
         _default_node_ports(spec, before, addresses)
 
 

@@ -42,6 +42,13 @@ _FIRST_STATUS: dict[str, Object] = {
     "namespaces": {"phase": "Active"},
     "persistentvolumeclaims": {"phase": "Pending"},
     "persistentvolumes": {"phase": "Pending"},
+    "statefulsets.apps": {"replicas": 0, "availableReplicas": 0},
+    "poddisruptionbudgets.policy": {
+        "disruptionsAllowed": 0,
+        "currentHealthy": 0,
+        "desiredHealthy": 0,
+        "expectedPods": 0,
+    },
 }
 _POD_FROZEN = (
     "pod updates may not change fields other than `spec.containers[*].image`,"
@@ -64,7 +71,8 @@ class Strategies:
             "replicasets.apps": _default_workload,
             "statefulsets.apps": _default_stateful_set,
             "daemonsets.apps": _default_daemon_set,
-            "horizontalpodautoscalers.autoscaling": lambda obj, _: fill(_spec(obj), minReplicas=1),
+            "horizontalpodautoscalers.autoscaling": _default_autoscaler,
+            "endpointslices.discovery.k8s.io": _default_endpoint_slice,
             "networkpolicies.networking.k8s.io": _default_network_policy,
             DEFINITIONS: default_definition,
             "persistentvolumeclaims": lambda obj, _: fill(_spec(obj), volumeMode="Filesystem"),
@@ -203,6 +211,7 @@ def _default_stateful_set(obj: Object, old: Old) -> None:
         podManagementPolicy="OrderedReady",
         revisionHistoryLimit=10,
         updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+        persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"},
     )
 
 
@@ -214,10 +223,22 @@ def _default_daemon_set(obj: Object, old: Old) -> None:
 
 def _default_network_policy(obj: Object, _: Old) -> None:
     spec = _spec(obj)
+    fill(spec, podSelector={})
     fill(spec, policyTypes=["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
     for rule in (*(spec.get("ingress") or ()), *(spec.get("egress") or ())):
         for port in rule.get("ports") or ():
             fill(port, protocol="TCP")
+
+
+def _default_autoscaler(obj: Object, _: Old) -> None:
+    target = {"type": "Utilization", "averageUtilization": 80}
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": target}}
+    fill(_spec(obj), minReplicas=1, metrics=[cpu])
+
+
+def _default_endpoint_slice(obj: Object, _: Old) -> None:
+    for port in obj.get("ports") or ():
+        fill(port, name="", protocol="TCP")
 
 
 def _validate_pod_spec(spec: Object, at: str) -> list[Cause]:
