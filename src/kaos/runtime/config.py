@@ -12,6 +12,7 @@ import asyncio
 import base64
 import binascii
 import json
+import os
 import ssl
 import tempfile
 import time
@@ -23,6 +24,7 @@ from typing import Any
 # A bound service account token is rotated at 80 % of its hour; re-reading costs one small file.
 _REREAD_AFTER = 60.0
 _RENEW_BEFORE = 60.0
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass(slots=True)
@@ -140,10 +142,14 @@ class ClusterConfig:
         auth = KubeAuth(
             kubeconfig=str(kubeconfig) if kubeconfig else None,
             context=context,
+            serviceaccount=str(_SERVICE_ACCOUNT),
         )
 
         async def login() -> Login:
-            await auth.reauthenticate()
+            try:
+                await auth.reauthenticate()
+            except ValueError as error:
+                raise ValueError(f"no usable cluster in {_places(kubeconfig)}: {error}") from error
             found = await auth.ssl_context()  # type: ignore[no-untyped-call]
             tls = found if isinstance(found, ssl.SSLContext) else None
             _remove_temporary_files(auth)
@@ -153,11 +159,25 @@ class ClusterConfig:
         first = await login()
         return cls(
             auth.server.rstrip("/"),
-            auth.namespace,
+            auth.namespace if auth.active_context else _pod_namespace(auth.namespace),
             Credentials(first, login),
             auth.tls_server_name or "",
             auth.proxy or "",
         )
+
+
+def _places(kubeconfig: Path | None) -> str:
+    if kubeconfig is not None:
+        return str(kubeconfig)
+    return f"{os.environ.get('KUBECONFIG', '~/.kube/config')} and in-cluster"
+
+
+def _pod_namespace(fallback: str) -> str:
+    """The namespace of the pod we run in; kr8s says "default" there."""
+    try:
+        return (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+    except OSError:
+        return fallback
 
 
 def _remove_temporary_files(auth: Any) -> None:

@@ -42,6 +42,7 @@ from kaos.runtime.tracing import span
 PAUSE_ANNOTATION = "kaos.tools/paused"
 _YIELD_AFTER = 0.005
 _COMPLAIN_AFTER = 10.0
+_COMPLAIN_AT_LEAST_EVERY = 300.0
 _log = structlog.get_logger("kaos.runtime")
 
 
@@ -199,14 +200,24 @@ class Controller:
         await self._queue.drained()
 
     async def _wait_synced(self) -> None:
+        patience = _COMPLAIN_AFTER
         while missing := self.unsynced():
-            with anyio.move_on_after(_COMPLAIN_AFTER) as scope:
+            with anyio.move_on_after(patience) as scope:
                 await missing[0].wait_synced()
             if scope.cancelled_caught:
                 waits = {str(i.resource): str(i.last_error or "") for i in self.unsynced()}
                 self._log.warning("controller.waits", kinds=waits)
-        for informer in self._optional:
-            await informer.wait_decided()
+                patience = min(patience * 2, _COMPLAIN_AT_LEAST_EVERY)
+        # An optional kind that can be neither listed nor ruled out (RBAC, say) must not stop us:
+        # whoever reads it asks `Cache.synced` first.
+        with anyio.move_on_after(_COMPLAIN_AFTER) as scope:
+            for informer in self._optional:
+                await informer.wait_decided()
+        if scope.cancelled_caught:
+            left = {
+                str(i.resource): str(i.last_error or "") for i in self._optional if not i.served
+            }
+            self._log.warning("controller.goes_without", kinds=left)
 
     def _follow(self, resource: Resource, optional: bool, handler: Handler) -> None:
         informer = self._cache.informer(resource)

@@ -102,6 +102,35 @@ async def test_an_unknown_context_is_named(tmp_path: Path) -> None:
         await ClusterConfig.load(path, "nowhere")
 
 
+async def test_no_cluster_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match=r"no usable cluster in .*absent and in-cluster"):
+        await ClusterConfig.load()
+    with pytest.raises(ValueError, match=r"no usable cluster in .*other"):
+        await ClusterConfig.load(tmp_path / "other")
+
+
+async def test_in_a_pod_the_service_account_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kr8s says "default" for the namespace there."""
+    account = tmp_path / "account"
+    account.mkdir()
+    (account / "token").write_text("pod-token\n")
+    (account / "namespace").write_text("kaos-system\n")
+    (account / "ca.crt").write_bytes(certificate()[0])
+    monkeypatch.setattr("kaos.runtime.config._SERVICE_ACCOUNT", account)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    config = await ClusterConfig.load()
+    assert config.server == "https://10.0.0.1:443"
+    assert config.namespace == "kaos-system"
+    assert await config.credentials.token() == "pod-token"
+
+
 def test_tokens_are_renewed_a_minute_before_they_expire() -> None:
     def jwt(exp: float) -> str:
         parts: tuple[dict[str, object], ...] = ({"alg": "none"}, {"exp": exp}, {})

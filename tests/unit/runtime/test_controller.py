@@ -13,6 +13,7 @@ from kaos.runtime import (
     Conflict,
     Controller,
     Object,
+    Owns,
     Request,
     ResourceType,
     Result,
@@ -171,6 +172,17 @@ async def test_work_waits_for_every_kind_that_is_needed(server: FakeServer) -> N
         held = False
         await settle(70)
         assert recorder.names == ["a"]
+
+
+async def test_an_optional_kind_that_may_not_be_listed_stops_nobody(server: FakeServer) -> None:
+    server.faults.append(lambda r: status(403, "Forbidden") if "configmaps" in r.path else None)
+    recorder = Recorder()
+    made = manager(server)
+    made.add(Controller("t", recorder, for_=THING, owns=[Owns(CONFIG_MAP, optional=True)]))
+    async with running(made):
+        assert made.not_ready() == ""
+        await settle()
+    assert recorder.names == ["a"]
 
 
 async def test_finalizers_only_when_there_is_a_clean_up(server: FakeServer) -> None:
