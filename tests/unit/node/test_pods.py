@@ -11,8 +11,9 @@ import pytest
 
 from kaos.local.node import Node, PortTaken, pods
 from kaos.local.node.orphans import identity
+from kaos.local.node.statuswriter import write_status
 from kaos.local.node.volumes import Volumes
-from kaos.runtime import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, ClusterConfig, Object
+from kaos.runtime import CONFIG_MAP, EVENT, PERSISTENT_VOLUME_CLAIM, ClusterConfig, Object
 from tests.unit.node.harness import (
     POD,
     Cluster,
@@ -364,3 +365,49 @@ async def test_a_pod_that_the_node_fails_at_is_tried_again_and_harms_no_other(
     await small.until(POD, "web", ready)
     assert failed == 2
     assert identity(process_of(other))
+
+
+async def test_a_hook_before_the_stop_runs_first_and_a_failed_one_is_an_event(
+    small: Cluster,
+) -> None:
+    marker = small.folder.parent / "drained"
+    hook = {"exec": {"command": ["python", "-c", f"open({str(marker)!r}, 'w').close()"]}}
+    code = (
+        "import os, signal, sys, time\n"
+        f"signal.signal(15, lambda *a: print('saw', os.path.exists({str(marker)!r}), flush=True)"
+        " or sys.exit(0))\nprint('up', flush=True)\ntime.sleep(60)"
+    )
+    spec = container(code, lifecycle={"preStop": hook})
+    await small.client.create(pod("web", spec, terminationGracePeriodSeconds=10))
+    await until_up(small, "web")
+    follow = asyncio.create_task(logs(small, "web", follow=True))
+    bad = {"httpGet": {"path": "/", "port": 1}}
+    await small.client.create(pod("bad", container(SLEEP, lifecycle={"preStop": bad})))
+    await until_up(small, "bad")
+    for name in ("web", "bad"):
+        await small.client.delete(POD, name, "default")
+        await small.until_gone(POD, name)
+    assert await follow == "up\nsaw True\n"
+
+    async def told() -> bool:
+        events = await small.client.list(EVENT, "default")
+        return any(e.get("reason") == "FailedPreStopHook" for e in events)
+
+    await eventually(told)
+
+
+async def test_a_status_never_reaches_a_later_object_of_the_same_name(small: Cluster) -> None:
+    body = pod("web", container(SLEEP), nodeName="elsewhere")
+    first = await small.client.create(body)
+    await small.client.delete(POD, "web", "default")
+    await small.client.patch(
+        POD, "web", "default", {"status": {"phase": "Failed"}}, subresource="status"
+    )
+    await small.client.delete(POD, "web", "default")
+    await small.until_gone(POD, "web")
+    await write_status(small.client, POD, first, {"phase": "Running"})  # gone: no error
+    second = await small.client.create(body)
+    await write_status(small.client, POD, first, {"phase": "Running"})
+    assert (await small.pod("web")).status["phase"] == "Pending"
+    await write_status(small.client, POD, second, {"phase": "Running"})
+    assert (await small.pod("web")).status["phase"] == "Running"
