@@ -13,7 +13,7 @@ from kaos.local.apiserver.errors import StatusError
 from kaos.local.apiserver.listing import selection
 from kaos.local.apiserver.store import Store
 from kaos.local.apiserver.watch import WatchHub, WatchOptions, WatchResponse
-from tests.unit.apiserver.support import World
+from tests.unit.apiserver.support import World, widget, with_widgets
 
 pytestmark = pytest.mark.looptime
 Told = tuple[str, str, int]
@@ -179,6 +179,29 @@ async def test_closing_ends_all_watches(world: World, hub: WatchHub) -> None:
     await asyncio.sleep(1)
     hub.close()
     assert await asyncio.wait_for(waiting, 1) == []
+
+
+async def test_a_watch_ends_with_its_kind() -> None:
+    world = with_widgets()
+    hub = WatchHub(world.store)
+    kind = world.kind("test.io/v1", "Widget")
+    response = WatchResponse(
+        world.store,
+        hub,
+        kind,
+        selection(kind, {}, ""),
+        WatchOptions.of({}, world.store.rv),
+        lambda record: record.raw,
+        lambda: world.registry.find("test.io", "v1", "widgets") is not None,
+    )
+    waiting = asyncio.create_task(told(response.frames()))
+    await asyncio.sleep(1)
+    world.create("test.io/v1", "Widget", widget("w", size=1))
+    crd = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "widgets.test.io")
+    world.delete(*crd, namespace="")
+    world.collector.work()
+    events = await asyncio.wait_for(waiting, 1)
+    assert [sort for sort, *_ in events] == ["ADDED", "DELETED"]
 
 
 async def test_a_client_that_goes_ends_its_watch(world: World, hub: WatchHub) -> None:

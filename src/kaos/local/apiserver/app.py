@@ -130,6 +130,7 @@ class ResourceApp:
         kind, namespace, name, subresource = target
         if kind.virtual:
             raise method_not_allowed()
+        address = (kind.group, kind.version, kind.plural)
         wanted = Wanted.of(accept, _SHAPES, query.get("includeObject") or "Metadata")
         if flag(query, "watch") and not subresource:
             return WatchResponse(
@@ -139,6 +140,7 @@ class ResourceApp:
                 selection(kind, query, namespace, name),
                 WatchOptions.of(query, self._store.rv),
                 lambda record: _shaped(kind, record, wanted),
+                lambda: self._resources.registry.find(*address) is not None,
             )
         if not name:
             page = list_page(self._store, kind, selection(kind, query, namespace), query)

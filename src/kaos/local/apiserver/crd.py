@@ -6,14 +6,12 @@ only after its objects, which go through their finalizers.
 """
 
 from kaos.local.apiserver import deletion
-from kaos.local.apiserver.definitions import CLEANUP, kinds_of
+from kaos.local.apiserver.definitions import CLEANUP, DEFINITIONS_BUCKET, kinds_of
 from kaos.local.apiserver.metadata import drop_finalizer
 from kaos.local.apiserver.options import DeleteOptions
 from kaos.local.apiserver.registry import Registry
 from kaos.local.apiserver.resources import Resources
 from kaos.local.apiserver.store import Event, Record, Store
-
-BUCKET = "apiextensions.k8s.io/customresourcedefinitions"
 
 
 class Definitions:
@@ -21,12 +19,12 @@ class Definitions:
 
     def __init__(self, registry: Registry, store: Store) -> None:
         self._registry = registry
-        for record in store.current(BUCKET):
+        for record in store.current(DEFINITIONS_BUCKET):
             self._serve(record)
         store.on_write.append(self._follow)
 
     def _follow(self, event: Event) -> None:
-        if event.bucket != BUCKET:
+        if event.bucket != DEFINITIONS_BUCKET:
             return
         if event.type == "DELETED":
             self._registry.set_custom(event.record.key[1], [])
@@ -47,6 +45,6 @@ def clean_up(resources: Resources, record: Record) -> None:
         if resources.store.count(kind.bucket):
             return  # finalizers hold some of them; the last one calls again
 
-    current = resources.store.get(BUCKET, *record.key)
+    current = resources.store.get(DEFINITIONS_BUCKET, *record.key)
     if definition is not None and current is not None:
         resources.rewrite(definition, current, lambda crd: drop_finalizer(crd, CLEANUP))

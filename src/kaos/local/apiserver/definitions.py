@@ -18,6 +18,7 @@ from kaos.local.apiserver.errors import (
 from kaos.local.apiserver.registry import Kind, Scale
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+DEFINITIONS_BUCKET = "apiextensions.k8s.io/customresourcedefinitions"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 Object = dict[str, Any]

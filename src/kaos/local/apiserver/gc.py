@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kaos.local.apiserver import crd, deletion
+from kaos.local.apiserver.definitions import DEFINITIONS_BUCKET
 from kaos.local.apiserver.deletion import FOREGROUND, ORPHAN
 from kaos.local.apiserver.metadata import drop_finalizer
 from kaos.local.apiserver.options import DeleteOptions
@@ -98,7 +99,7 @@ class Collector:
         self._enqueue(Place(_NAMESPACES, ("", place.key[0])))
         kind = self._kind(place.bucket)
         if kind is not None and kind.crd:
-            self._enqueue(Place(crd.BUCKET, ("", kind.crd)))
+            self._enqueue(Place(DEFINITIONS_BUCKET, ("", kind.crd)))
 
     def _note(self, place: Place, metadata: _Meta) -> None:
         self._places[metadata.uid] = place
@@ -172,7 +173,7 @@ class Collector:
                 self._release(kind, record, FOREGROUND)
         elif kind.resource == "namespaces":
             self._empty_namespace(kind, record)
-        elif kind.bucket == crd.BUCKET:
+        elif kind.bucket == DEFINITIONS_BUCKET:
             crd.clean_up(self._resources, record)
 
     def _blocks(self, dependent: Place, uid: str) -> bool:

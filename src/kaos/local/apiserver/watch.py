@@ -5,7 +5,8 @@ on from each other's resourceVersion; an object that leaves the selector is told
 as DELETED, one that enters it as ADDED; a stream that cannot keep up is cut and
 holds no memory meanwhile (it reads the shared log by a cursor); an answer that
 the log no longer has is the event ERROR with 410 Expired. Bookmarks let quiet
-watches move on. Every stream ends: by its timeout, or when the server stops.
+watches move on. Every stream ends: by its timeout, with its
+kind, or when the server stops.
 
 A resourceVersion from the future is answered with 410 too. The real server
 would wait for it; here it means that the state was thrown away, and a client
@@ -20,6 +21,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from kaos.local.apiserver.definitions import DEFINITIONS_BUCKET
 from kaos.local.apiserver.errors import (
     StatusError,
     expired,
@@ -49,6 +51,8 @@ class WatchHub:
         store.on_write.append(self._wake)
 
     def _wake(self, event: Event) -> None:
+        if event.bucket == DEFINITIONS_BUCKET and event.type == "DELETED":
+            self._wake_all()  # the watches of its kind must see that it is gone
         for signal in self._waiting.get(event.bucket, ()):
             signal.set()
 
@@ -65,6 +69,9 @@ class WatchHub:
     def close(self) -> None:
         """End all watches."""
         self.closing = True
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         for signals in self._waiting.values():
             for signal in signals:
                 signal.set()
@@ -121,6 +128,8 @@ class WatchResponse:
     what: Selection
     options: WatchOptions
     render: Render
+    served: Callable[[], bool] = lambda: True
+    """Whether the kind is still there; its watches end with it."""
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end of the watch or of the client."""
@@ -176,11 +185,15 @@ class WatchResponse:
             if options.end_mark:
                 yield self._bookmark(rv, {"k8s.io/initial-events-end": "true"})
         mark = clock() + BOOKMARK_SECONDS
-        while not self.hub.closing and (left := end - clock()) > 0:
+        while (left := end - clock()) > 0:
             signal.clear()
+            last = not self._goes_on()  # what has happened until now is still told
             events, cursor = self.store.read(bucket, cursor)
             if chunk := b"".join(self._told(events)):
                 yield chunk
+            if last:
+                break
+            if chunk:
                 continue  # more may have come while the client took this
             try:
                 wait = min(left, mark - clock()) if options.bookmarks else left
@@ -192,6 +205,9 @@ class WatchResponse:
                     # A write may have come between the deadline and now.
                     if not signal.is_set():
                         yield self._bookmark(self.store.rv)
+
+    def _goes_on(self) -> bool:
+        return not self.hub.closing and self.served()
 
     def _added(self, records: Iterable[Record]) -> Iterable[bytes]:
         for record in records:
