@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,7 @@ from kaos.cli.resources import Key, Row
 _STEADY = 1.5  # seconds after which a state is told
 _AT_LEAST = 5.0  # seconds after which one is told that keeps changing, like a download's
 _BRIEF = 140
+_BAR = 24
 _WIDE = 10_000
 
 STYLES = {"Ready": "green", "Failed": "red", "Waiting": "yellow", "Pending": "cyan"}
@@ -84,6 +86,8 @@ class Progress:
             self._rows[row.key] = row
             if self._live is None:
                 self._say(row)
+        if self._live is not None:
+            self._live.refresh()
 
     def _say(self, row: Row) -> None:
         """One plain line for what changed, and for what stays long enough to be worth one."""
@@ -113,9 +117,21 @@ class Progress:
                 str(row.key),
                 state,
                 took,
-                Text(brief(row)),
+                _message(row) if live else Text(brief(row)),
             )
         return table
+
+
+def _message(row: Row) -> RenderableType:
+    """The message, with a bar before it while something is downloaded."""
+    text = Text(brief(row))
+    if row.progress is None:
+        return text
+    both = Table.grid(padding=(0, 1))
+    both.add_column(width=_BAR)
+    both.add_column(no_wrap=True, overflow="ellipsis")
+    both.add_row(ProgressBar(total=1.0, completed=row.progress, width=_BAR), text)
+    return both
 
 
 class _Heard(NamedTuple):

@@ -32,6 +32,7 @@ class Row:
     state: str  # Ready | Waiting | Pending | Failed
     message: str = ""
     reason: str = ""
+    progress: float | None = None  # of a download: 0 to 1
 
     @property
     def ready(self) -> bool:
@@ -66,7 +67,9 @@ def row_of(body: Mapping[str, Any]) -> Row:
         return Row(key, "Ready", "", reason)
     phase = str(status.get("phase") or "Pending")
     state = phase if phase in ("Waiting", "Failed") else "Pending"
-    return Row(key, state, str(ready.get("message") or reason), reason)
+    pull = status.get("pull") or {}
+    progress = pull.get("completed", 0) / pull["total"] if pull.get("total") else None
+    return Row(key, state, str(ready.get("message") or reason), reason, progress)
 
 
 def condition(body: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ its pods. A cluster that was running before is never stopped from here.
 """
 
 import asyncio
+import shlex
 import signal
 import sys
 import time
@@ -199,4 +200,4 @@ def _short_url(info: ClusterInfo, key: Key) -> str:
 def _shown(path: Path) -> str:
     """The path as short as it can be typed from here."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

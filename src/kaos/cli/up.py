@@ -26,7 +26,8 @@ any, the cluster comes up with what it had before. It runs until Ctrl-C (twice: 
 the logs of everything in it; -d leaves it in the background.
 
 When a cluster runs already on the same state folder, the FILEs are applied to that one and the
-command returns once they are ready: the cluster stays with whoever started it.
+command returns once they are ready (with --ask, once the agent has answered): the cluster stays
+with whoever started it.
 """
 
 

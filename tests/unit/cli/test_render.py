@@ -71,3 +71,10 @@ def test_an_error_inside_leaves_the_terminal_in_order() -> None:
 def test_a_message_cannot_take_over_the_terminal_or_be_read_as_markup() -> None:
     row = Row(AGENT, "Failed", "[red]x[/red]\x1b[2J")
     assert sentence(row).plain == "Agent/assistant failed: [red]x[/red][2J"
+
+
+def test_on_a_terminal_a_download_has_a_bar() -> None:
+    pulling = Row(AGENT, "Pending", "pulling model x: 50 % of 93 MB", progress=0.5)
+    drawn = "\n".join(lines((0, pulling), (1, READY), terminal=True))
+    assert "━━━" in drawn
+    assert "50 % of 93 MB" in drawn

@@ -67,3 +67,11 @@ def test_conditions_that_are_not_true_with_the_summary_last() -> None:
 def test_keys_name_the_namespace_only_when_it_is_not_the_default() -> None:
     assert str(KEY) == "Agent/a"
     assert str(Key("Agent", "team", "a")) == "Agent/team/a"
+
+
+def test_a_download_has_its_progress() -> None:
+    found = body(said("Ready", "False"))
+    found["status"]["pull"] = {"completed": 20, "total": 80}
+    assert row_of(found).progress == 0.25
+    found["status"]["pull"] = {"completed": 20, "total": 0}
+    assert row_of(found).progress is None
