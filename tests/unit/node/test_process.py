@@ -154,3 +154,8 @@ async def test_a_program_that_cannot_start_says_why(
     with pytest.raises(StartError, match=says):
         async with running(argv, env=ENV, cwd=tmp_path, output=Sink()):
             pass
+
+
+async def test_a_pod_gives_way_to_the_cluster(tmp_path: Path) -> None:
+    async with python("import time; time.sleep(30)", tmp_path) as (process, _):
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
