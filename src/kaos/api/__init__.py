@@ -21,6 +21,7 @@ from kaos.api.modelapi import (
     Pull,
 )
 from kaos.api.pod import EnvVar, GatewayRoute, Resources
+from kaos.api.workload import Container, Workload, WorkloadSpec
 
 MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)
 
@@ -41,6 +42,7 @@ __all__ = [
     "AgentStatus",
     "ApiKey",
     "Condition",
+    "Container",
     "CustomResource",
     "EnvVar",
     "GatewayRoute",
@@ -59,6 +61,8 @@ __all__ = [
     "ServerType",
     "Status",
     "Tools",
+    "Workload",
+    "WorkloadSpec",
     "crd",
     "crds",
 ]

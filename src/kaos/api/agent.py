@@ -10,15 +10,14 @@ from kaos.api.meta import (
     MESSAGE,
     PHASE,
     READY,
-    CustomResource,
     Model,
     Name,
     Names,
     PrinterColumn,
-    Status,
     column,
 )
-from kaos.api.pod import EnvVars, GatewayRoute, Resources
+from kaos.api.pod import EnvVars
+from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
 class AgentConfig(Model):
@@ -56,7 +55,7 @@ class AgentNetwork(Model):
     )
 
 
-class AgentSpec(Model):
+class AgentSpec(WorkloadSpec):
     """What the user wants of an Agent."""
 
     model_api: Name = Field(
@@ -79,32 +78,25 @@ class AgentSpec(Model):
     agent_network: AgentNetwork = Field(
         default_factory=AgentNetwork, description="Whom it may ask, and who may ask it."
     )
-    gateway_route: GatewayRoute = Field(
-        default_factory=GatewayRoute, description="How it is served through the Gateway."
-    )
-    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
-    resources: Resources = Field(
-        default_factory=Resources, description="What its container asks of the node."
-    )
     wait_for_dependencies: bool = Field(
         default=True,
         description="Whether a new pod is ready only once its model and servers have answered.",
     )
 
 
-class AgentStatus(Status):
+class AgentStatus(WorkloadStatus):
     """What the controller has seen of an Agent."""
 
     model: str = Field(default="", description="The model that it asks for.")
 
 
-class Agent(CustomResource):
+class Agent(Workload):
     """An AI agent with an OpenAI-compatible endpoint, tools over MCP, and peers it may ask."""
 
     KIND: ClassVar[str] = "Agent"
     PLURAL: ClassVar[str] = "agents"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("agent",)
-    SCALABLE: ClassVar[bool] = True
+    NAME_LENGTH: ClassVar[int] = 63
     COLUMNS: ClassVar[tuple[PrinterColumn, ...]] = (
         column("ModelAPI", ".spec.modelAPI"),
         column("Model", ".status.model"),

@@ -28,6 +28,7 @@ def crd(model: type[CustomResource]) -> dict[str, Any]:
         version["subresources"]["scale"] = {
             "specReplicasPath": ".spec.replicas",
             "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
         }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -54,12 +55,9 @@ def _schema(model: type[CustomResource]) -> dict[str, Any]:
     definitions = raw.get("$defs", {})
     parts = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
     parts["status"] = _without_defaults(parts["status"])
-    rules: tuple[tuple[str, str], ...] = getattr(model, "RULES", ())
-    if rules:
-        parts["spec"]["x-kubernetes-validations"] = [
-            {"rule": rule, "message": message} for rule, message in rules
-        ]
-    return {
+    if model.RULES:
+        parts["spec"]["x-kubernetes-validations"] = _validations(model.RULES)
+    schema: dict[str, Any] = {
         "type": "object",
         "description": (model.__doc__ or "").strip(),
         "required": ["spec"],
@@ -70,6 +68,13 @@ def _schema(model: type[CustomResource]) -> dict[str, Any]:
             **parts,
         },
     }
+    if rules := model.object_rules():
+        schema["x-kubernetes-validations"] = _validations(rules)
+    return schema
+
+
+def _validations(rules: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"rule": rule, "message": message} for rule, message in rules]
 
 
 def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +92,8 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         node.pop("type", None)
     for key in _DROPPED:
         node.pop(key, None)
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        node.pop("additionalProperties", None)
     if node.get("default", ...) is None:
         del node["default"]
     if "properties" in node:

@@ -11,13 +11,12 @@ from kaos.api.meta import (
     MESSAGE,
     PHASE,
     READY,
-    CustomResource,
     Model,
     PrinterColumn,
-    Status,
     column,
 )
-from kaos.api.pod import EnvVars, GatewayRoute, KeySelector, Resources
+from kaos.api.pod import EnvVars, KeySelector
+from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
 class ServerType(StrEnum):
@@ -69,27 +68,19 @@ class MCPServerConfig(Model):
         return self
 
 
-class MCPServerSpec(Model):
+class MCPServerSpec(WorkloadSpec):
     """What the user wants of an MCPServer."""
 
     type: ServerType = Field(description="What runs the tools.")
     config: MCPServerConfig = Field(description="Which tools are served.")
-    gateway_route: GatewayRoute = Field(
-        default_factory=GatewayRoute, description="How it is served through the Gateway."
-    )
-    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
-    resources: Resources = Field(
-        default_factory=Resources, description="What its container asks of the node."
-    )
 
 
-class MCPServer(CustomResource):
+class MCPServer(Workload):
     """Tools that agents may call, over MCP streamable HTTP at /mcp."""
 
     KIND: ClassVar[str] = "MCPServer"
     PLURAL: ClassVar[str] = "mcpservers"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("mcp", "mcps")
-    SCALABLE: ClassVar[bool] = True
     COLUMNS: ClassVar[tuple[PrinterColumn, ...]] = (
         column("Type", ".spec.type"),
         READY,
@@ -101,4 +92,4 @@ class MCPServer(CustomResource):
 
     kind: Literal["MCPServer"] = "MCPServer"
     spec: MCPServerSpec = Field(description="What is wanted.")
-    status: Status = Field(default_factory=Status, description="What is seen.")
+    status: WorkloadStatus = Field(default_factory=WorkloadStatus, description="What is seen.")

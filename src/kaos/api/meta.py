@@ -112,6 +112,8 @@ class CustomResource(Model):
     NAMESPACED: ClassVar[bool] = True
     COLUMNS: ClassVar[tuple[PrinterColumn, ...]] = ()
     SCALABLE: ClassVar[bool] = False
+    RULES: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Rules in CEL about the spec, and what is said when one is broken."""
 
     api_version: str = f"{GROUP}/{VERSION}"
     kind: str
@@ -126,6 +128,11 @@ class CustomResource(Model):
     def namespace(self) -> str:
         """metadata.namespace."""
         return self.metadata.namespace
+
+    @classmethod
+    def object_rules(cls) -> tuple[tuple[str, str], ...]:
+        """Rules in CEL about the whole object, and what is said when one is broken."""
+        return ()
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Self:

@@ -11,13 +11,12 @@ from kaos.api.meta import (
     MESSAGE,
     PHASE,
     READY,
-    CustomResource,
     Model,
     PrinterColumn,
-    Status,
     column,
 )
-from kaos.api.pod import EnvVars, GatewayRoute, KeySelector, Quantity, Resources
+from kaos.api.pod import EnvVars, KeySelector, Quantity
+from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
 class Mode(StrEnum):
@@ -103,18 +102,12 @@ class ProxyConfig(Model):
         return self
 
 
-class ModelAPISpec(Model):
+class ModelAPISpec(WorkloadSpec):
     """What the user wants of a ModelAPI."""
 
     mode: Mode = Field(description="Hosted: Ollama in the cluster. Proxy: somebody else's API.")
     hosted_config: HostedConfig | None = Field(default=None, description="For mode Hosted.")
     proxy_config: ProxyConfig | None = Field(default=None, description="For mode Proxy.")
-    gateway_route: GatewayRoute = Field(
-        default_factory=GatewayRoute, description="How it is served through the Gateway."
-    )
-    resources: Resources = Field(
-        default_factory=Resources, description="What its main container asks of the node."
-    )
 
     @model_validator(mode="after")
     def _config_of_mode(self) -> "ModelAPISpec":
@@ -122,6 +115,8 @@ class ModelAPISpec(Model):
             raise ValueError("mode Hosted needs hostedConfig")
         if self.mode is Mode.PROXY and self.proxy_config is None:
             raise ValueError("mode Proxy needs proxyConfig")
+        if self.replicas > 1 and self.hosted_config and self.hosted_config.storage is not None:
+            raise ValueError("replicas above 1 cannot share hostedConfig.storage; unset one")
         return self
 
     @property
@@ -139,14 +134,14 @@ class Pull(Model):
     total: int = Field(default=0, description="Bytes in all, 0 while unknown.")
 
 
-class ModelAPIStatus(Status):
+class ModelAPIStatus(WorkloadStatus):
     """What the controller has seen of a ModelAPI."""
 
     models: list[str] = Field(default_factory=list, description="The models that can be asked for.")
     pull: Pull | None = Field(default=None, description="The download under way, if one is.")
 
 
-class ModelAPI(CustomResource):
+class ModelAPI(Workload):
     """A place to ask models: Ollama in the cluster, or a proxy for somebody else's API."""
 
     KIND: ClassVar[str] = "ModelAPI"

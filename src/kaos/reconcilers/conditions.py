@@ -27,6 +27,9 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     MODEL_NOT_SERVED = "ModelNotServed"
     NAME_CONFLICT = "NameConflict"
+    REFUSED = "Refused"
+    APPLY_FAILED = "ApplyFailed"
+    SUSPENDED = "Suspended"
     NO_DEPENDENCIES = "NoDependencies"
     DEPENDENCIES_READY = "DependenciesReady"
     DEPENDENCY_MISSING = "DependencyMissing"
@@ -48,6 +51,7 @@ class Phase(StrEnum):
     WAITING = "Waiting"
     READY = "Ready"
     FAILED = "Failed"
+    SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import structlog
 
-from kaos.api import CustomResource, InvalidSpecError
+from kaos.api import InvalidSpecError, Workload
 from kaos.reconcilers.availability import Availability, PodView, availability
 from kaos.reconcilers.children.names import child_name, selector
+from kaos.reconcilers.children.patch import PatchError
+from kaos.reconcilers.children.scaling import scaled
 from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase, summary
 from kaos.reconcilers.routes import routed
 from kaos.reconcilers.settings import Settings
@@ -29,7 +31,10 @@ from kaos.runtime import (
     PERSISTENT_VOLUME_CLAIM,
     POD,
     SERVICE,
+    ApiError,
     ApplySet,
+    Conflict,
+    Invalid,
     Manager,
     NameConflict,
     NotFound,
@@ -42,7 +47,7 @@ from kaos.runtime import (
     merge_conditions,
 )
 
-R = TypeVar("R", bound=CustomResource)
+R = TypeVar("R", bound=Workload)
 CHILD_KINDS = (DEPLOYMENT, SERVICE, CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, HTTP_ROUTE)
 PODS_OF = "kaos.tools/workload"
 
@@ -73,7 +78,7 @@ class Plan:
 class WorkloadReconciler(Generic[R]):
     """The base of a reconciler whose resource is a Deployment with a Service in front."""
 
-    MODEL: ClassVar[type[CustomResource]]
+    MODEL: ClassVar[type[Workload]]
 
     def __init__(self, manager: Manager, settings: Settings) -> None:
         self.client = manager.client
@@ -106,29 +111,58 @@ class WorkloadReconciler(Generic[R]):
             return None  # its children go with it, by their owner references
         try:
             resource: R = self.MODEL.parse(obj.to_dict())  # type: ignore[assignment]
-        except InvalidSpecError as error:
+            plan = self.plan(resource)
+        except (InvalidSpecError, PatchError) as error:
             refused = Finding(Type.ACCEPTED, False, Reason.INVALID_SPEC, str(error))
             await self._report(obj, [refused], Phase.FAILED, {})
             return None
-        plan = self.plan(resource)
-        findings = list(plan.findings)
-        if plan.children is not None:
-            try:
-                await self.children.apply(obj, plan.children)
-            except NameConflict as error:
-                findings[0] = Finding(Type.ACCEPTED, False, Reason.NAME_CONFLICT, str(error))
+        findings, failed = await self._apply(obj, resource, plan)
         seen = self._availability(resource)
         available, extra = await self.observe(resource, seen)
+        if failed is not None and not is_refusal(failed):
+            available = Finding(Type.AVAILABLE, False, Reason.APPLY_FAILED, failed.message)
+        elif resource.spec.suspend:
+            available = Finding(Type.AVAILABLE, False, Reason.SUSPENDED, "spec.suspend is true")
         findings += [available, self._routed(resource, plan)]
         extra = {
             "endpoint": plan.endpoint,
+            "selector": ",".join(f"{k}={v}" for k, v in selector(resource).items()),
             "replicas": seen.replicas,
             "readyReplicas": seen.ready_replicas,
             **plan.extra,
             **extra,
         }
-        await self._report(obj, findings, phase(findings, problem=seen.problem is not None), extra)
+        word = phase(findings, problem=seen.problem is not None)
+        if resource.spec.suspend and word is not Phase.FAILED:
+            word = Phase.SUSPENDED
+        await self._report(obj, findings, word, extra)
+        if failed is not None and not is_refusal(failed):
+            raise failed  # told; now try again, ever later
         return self.next_look(resource, seen)
+
+    async def _apply(
+        self, obj: Object, resource: R, plan: Plan
+    ) -> tuple[list[Finding], ApiError | None]:
+        """Make the children as planned; the findings, and what the API server said no to."""
+        findings = list(plan.findings)
+        if plan.children is None:
+            return findings, None
+        live = self.deployment(resource)
+        children = [
+            scaled(child, resource, live) if child["kind"] == DEPLOYMENT.kind else child
+            for child in plan.children
+        ]
+        try:
+            await self.children.apply(obj, children)
+        except NameConflict as error:
+            findings[0] = Finding(Type.ACCEPTED, False, Reason.NAME_CONFLICT, str(error))
+        except Conflict:
+            raise  # somebody was faster: nothing is wrong, the next try sees it
+        except ApiError as error:
+            if is_refusal(error):
+                findings[0] = Finding(Type.ACCEPTED, False, Reason.REFUSED, error.message)
+            return findings, error
+        return findings, None
 
     def deployment(self, resource: R) -> Object | None:
         """The resource's Deployment, once it has had its first rollout."""
@@ -201,6 +235,12 @@ class WorkloadReconciler(Generic[R]):
                 note=ready.message,
                 action="Reconcile",
             )
+
+
+def is_refusal(error: ApiError) -> bool:
+    """Whether only a change of the spec can help: a child that the API server finds wrong."""
+    # A field that does not exist is answered with 500 by server-side apply.
+    return isinstance(error, Invalid) or "field not declared in schema" in error.message
 
 
 def said(status: dict[str, Any]) -> tuple[bool, str]:

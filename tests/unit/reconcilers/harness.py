@@ -66,15 +66,16 @@ class Cluster:
             ):
                 await asyncio.sleep(0.01)
 
-    async def roll_out(self, name: str, *, available: int = 1) -> None:
-        """Say what the Deployment controller says when all pods serve (or none)."""
+    async def roll_out(self, name: str, *, available: int | None = None, replicas: int = 1) -> None:
+        """Say what the Deployment controller says when all pods serve (or so many)."""
         found = await self.eventually(DEPLOYMENT, name, lambda _: True)
+        serve = replicas if available is None else available
         status = {
             "observedGeneration": found.metadata.generation,
-            "replicas": 1,
-            "updatedReplicas": 1,
-            "readyReplicas": available,
-            "availableReplicas": available,
+            "replicas": replicas,
+            "updatedReplicas": replicas,
+            "readyReplicas": serve,
+            "availableReplicas": serve,
         }
         await self.client.patch(
             DEPLOYMENT, name, "default", {"status": status}, subresource="status"

@@ -87,7 +87,6 @@ def agent_children(
                     resources=spec.resources.manifest(),
                 )
             ],
-            replicas=spec.replicas,
         )
     ]
     if spec.agent_network.expose:

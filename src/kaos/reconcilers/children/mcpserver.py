@@ -48,7 +48,6 @@ def mcpserver_children(server: MCPServer, settings: Settings, *, routes: bool) -
                     mounts=(("tmp", "/tmp"),),  # noqa: S108 - a mount, private to the pod
                 )
             ],
-            replicas=spec.replicas,
             volumes=[empty_volume("tmp")],
         ),
         service(server, (("http", HTTP_PORT),)),

@@ -105,7 +105,6 @@ def _hosted(api: ModelAPI, config: HostedConfig, settings: Settings) -> list[Man
     pod = deployment(
         api,
         [ollama, puller],
-        replicas=1,
         volumes=[store, empty_volume("tmp")],
         recreate=bool(claims),  # two pods may not share the claim
     )
@@ -147,7 +146,6 @@ def _proxy(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manif
     pod = deployment(
         api,
         [gateway],
-        replicas=1,
         volumes=[{"name": "config", "configMap": {"name": child_name(api)}}],
         annotations={"kaos.tools/config-hash": digest},
     )

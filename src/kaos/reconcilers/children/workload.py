@@ -1,14 +1,19 @@
-"""The Deployment, Service and claim that every resource has: one way to build each.
+"""The Deployment and Service that every resource has: one way to build each.
 
 Pure: a resource and what was decided about it in, plain dicts out. Pods meet the `restricted`
-Pod Security level: not root, read-only root, no capabilities, no service account token.
+Pod Security level (not root, read-only root, no capabilities, no service account token unless one
+is named) as long as the user's own `podSpec` does not take that away.
+
+What a user says wins, the more special the more: `config.env` over what is generated, `container`
+over both, `podSpec` over everything.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from kaos.api import CustomResource, EnvVar
+from kaos.api import CustomResource, EnvVar, Workload
 from kaos.reconcilers.children.names import HTTP_PORT, child_name, labels, selector
+from kaos.reconcilers.children.patch import merged
 
 Manifest = dict[str, Any]
 
@@ -97,44 +102,31 @@ def container(
 
 
 def deployment(
-    resource: CustomResource,
+    resource: Workload,
     containers: Sequence[Manifest],
     *,
-    replicas: int,
     volumes: Sequence[Manifest] = (),
     recreate: bool = False,
     annotations: dict[str, str] | None = None,
 ) -> Manifest:
-    """The Deployment of a resource.
+    """The Deployment of a resource; how many pods it shall have is `scaling`'s to say.
 
     Args:
         resource: the owner.
-        containers: the pod's containers.
-        replicas: how many pods.
+        containers: the pod's containers, the main one first.
         volumes: the pod's volumes.
         recreate: stop the old pod before the new one starts (two may not share its volume).
         annotations: of the pod; a hash of configuration here makes a change of it roll.
+
+    Raises:
+        PatchError: the user's `podSpec` does not fit.
     """
     template: Manifest = {
         "metadata": {"labels": labels(resource)},
-        "spec": {
-            "containers": list(containers),
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-        },
+        "spec": pod_spec(resource, containers, volumes),
     }
     if annotations:
         template["metadata"]["annotations"] = annotations
-    if volumes:
-        template["spec"]["volumes"] = list(volumes)
     strategy: Manifest = (
         {"type": "Recreate"}
         if recreate
@@ -145,13 +137,58 @@ def deployment(
         "kind": "Deployment",
         "metadata": metadata(resource),
         "spec": {
-            "replicas": replicas,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(resource)},
             "strategy": strategy,
             "template": template,
         },
     }
+
+
+def pod_spec(
+    resource: Workload, containers: Sequence[Manifest], volumes: Sequence[Manifest]
+) -> Manifest:
+    """The pod's spec: what KAOS wants of every pod, then the user's `container` and `podSpec`."""
+    spec = resource.spec
+    main, *others = containers
+    pod: Manifest = {
+        "containers": [overridden(main, resource), *others],
+        "automountServiceAccountToken": spec.service_account_name is not None,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if spec.service_account_name is not None:
+        pod["serviceAccountName"] = spec.service_account_name
+    if volumes:
+        pod["volumes"] = list(volumes)
+    return pod if spec.pod_spec is None else merged(pod, spec.pod_spec)
+
+
+def overridden(main: Manifest, resource: Workload) -> Manifest:
+    """The main container as the user's `container` wants it."""
+    wish = resource.spec.container
+    result = dict(main)
+    if wish.image is not None:
+        result["image"] = wish.image
+    if wish.command is not None:
+        result["command"] = list(wish.command)
+        result["args"] = []
+    if wish.args is not None:
+        result["args"] = list(wish.args)
+    if wish.env:
+        own = {variable.name for variable in wish.env}
+        kept = [variable for variable in main["env"] if variable["name"] not in own]
+        result["env"] = kept + [variable.manifest() for variable in wish.env]
+    if resources := wish.resources.manifest():
+        result["resources"] = resources
+    return result
 
 
 def service(

@@ -1,0 +1,121 @@
+"""What all three kinds share: a Deployment of their own, and what a user may say about its pods.
+
+Guarantees: a field here means the same on Agent, ModelAPI and MCPServer.
+
+Does not: know the whole of a PodSpec. Embedding it made each CRD of the earlier KAOS 580 KB (too
+big for a client-side apply) and `containers` a required field of every patch. Here the parts that
+are set often are typed, and `podSpec` is kept as it is and checked when it is put to use.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from kaos.api.meta import CustomResource, Model, Status
+from kaos.api.pod import EnvVars, GatewayRoute, Resources
+
+Words = Annotated[list[str], Field(max_length=256)]
+
+PodSpecPatch = Annotated[
+    dict[str, Any],
+    Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+]
+
+
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+
+def name_rule(length: int) -> str:
+    """What a name must be like, in words."""
+    return (
+        "a Service is named after it, so it must be lower-case letters, digits and dashes, start "
+        f"with a letter, and have at most {length} characters"
+    )
+
+
+class Container(Model):
+    """What is to be different in the main container; what is absent stays as it is."""
+
+    image: str | None = Field(
+        default=None, min_length=1, max_length=1024, description="Another image."
+    )
+    command: Words | None = Field(default=None, description="Instead of its command.")
+    args: Words | None = Field(default=None, description="Instead of its arguments.")
+    env: EnvVars = Field(
+        default_factory=list, description="Variables; they win over all others of the same name."
+    )
+    resources: Resources = Field(
+        default_factory=Resources, description="What it asks of the node; wins over spec.resources."
+    )
+
+
+class WorkloadSpec(Model):
+    """The part of a spec that is about pods, not about agents, models or tools."""
+
+    gateway_route: GatewayRoute = Field(
+        default_factory=GatewayRoute, description="How it is served through the Gateway."
+    )
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="How many pods serve it. Applied when it changes: a Deployment that somebody "
+        "scales by hand or by an HPA of their own is left as it is.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources, description="What its main container asks of the node."
+    )
+    container: Container = Field(
+        default_factory=Container, description="What is to be different in the main container."
+    )
+    pod_spec: PodSpecPatch | None = Field(
+        default=None,
+        description="A patch of the pod's spec: objects are merged, containers, volumes, variables "
+        "and the like by name, other lists replaced; null removes a field.",
+    )
+    service_account_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="The service account of its pods, whose token they then get; without it they "
+        "get none.",
+    )
+    suspend: bool = Field(
+        default=False, description="Whether all its pods are stopped; everything else stays."
+    )
+
+
+class WorkloadStatus(Status):
+    """What the controller has seen of the pods."""
+
+    selector: str = Field(
+        default="", description="The label selector of its pods, for the scale subresource."
+    )
+
+
+class Workload(CustomResource):
+    """A resource that is a Deployment with a Service in front."""
+
+    SCALABLE: ClassVar[bool] = True
+    NAME_LENGTH: ClassVar[int] = 53
+    """How long a name may be, so that its Service's (`mcpserver-<name>`) is a DNS label."""
+
+    spec: WorkloadSpec
+
+    @model_validator(mode="after")
+    def _name_fits(self) -> Self:
+        name = self.metadata.name
+        if not re.fullmatch(NAME_PATTERN, name) or len(name) > self.NAME_LENGTH:
+            raise ValueError(f"metadata.name: {name_rule(self.NAME_LENGTH)}")
+        return self
+
+    @classmethod
+    def object_rules(cls) -> tuple[tuple[str, str], ...]:
+        """Rules in CEL about the whole object, and what is said when one is broken."""
+        rule = (
+            f"self.metadata.name.matches('{NAME_PATTERN}') && "
+            f"size(self.metadata.name) <= {cls.NAME_LENGTH}"
+        )
+        return ((rule, f"metadata.name: {name_rule(cls.NAME_LENGTH)}"),)
