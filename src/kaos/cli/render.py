@@ -105,7 +105,8 @@ class Progress:
     def _table(self) -> Table:
         live = self._drawing
         table = Table(box=None, pad_edge=False, show_header=False)
-        for width in (1, None, len("Waiting"), None):
+        names = max((len(str(key)) for key in self._rows), default=0)
+        for width in (1, names, len("Waiting"), None):
             table.add_column(no_wrap=True, min_width=width)
         table.add_column(no_wrap=live, overflow="ellipsis" if live else "fold")
         for row in self._rows.values():
