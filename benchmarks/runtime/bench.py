@@ -2,7 +2,8 @@
 
 Each figure is the median of several runs, each in a fresh process pinned to one core, against a
 server of ready-made bytes on the other. Absolute numbers belong to one machine; the ratios to
-`json.loads` of the same bytes and to a kr8s loop in the same session are what to compare. Scenarios:
+`json.loads` of the same bytes and to a kr8s loop in the same session are what to compare.
+Scenarios:
 
 sync      list all objects until the cache is complete: objects/s, and resident KiB per object
 storm     updates of random keys through cache, predicate, queue and a no-op reconcile: events/s

@@ -133,7 +133,7 @@ async def play(plan: list[tuple[str, str]], *, streaming: bool, pages: int, seed
     assert server.version < 1000
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(steps, st.booleans(), st.sampled_from([0, 1, 2]), st.integers(0, 1000))
 def test_the_cache_equals_the_server_after_any_faults(
     plan: list[tuple[str, str]], streaming: bool, pages: int, seed: int

@@ -144,7 +144,7 @@ async def test_a_cancelled_getter_loses_no_item() -> None:
         await first
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcde"), st.sampled_from([LOW, 0, 5]), st.floats(0, 3)),
@@ -239,5 +239,5 @@ class QueueModel(RuleBasedStateMachine):
         assert len(self.queue) == len(self.dirty)
 
 
-QueueModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+QueueModel.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 TestQueueModel = QueueModel.TestCase
