@@ -105,6 +105,19 @@ class APIServer:
             await self._journal.kept()
 
     @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """What works beside the requests, without a port: for callers of ``app`` itself."""
+        collector = asyncio.create_task(self._collector.run(), name="garbage collection")
+        try:
+            yield
+        finally:
+            self.hub.close()
+            collector.cancel()
+            await asyncio.wait([collector])
+            if self._journal is not None:
+                await asyncio.to_thread(self._journal.close)
+
+    @asynccontextmanager
     async def serve(
         self, host: str = "127.0.0.1", port: int = 0, *, tls: tuple[Path, Path] | None = None
     ) -> AsyncIterator[str]:
@@ -137,20 +150,16 @@ class APIServer:
             hypercorn.asyncio.serve(running, config, shutdown_trigger=stop.wait),  # type: ignore[arg-type]
             name="apiserver",
         )
-        collector = asyncio.create_task(self._collector.run(), name="garbage collection")
-        try:
-            yield f"{'https' if tls else 'http'}://{address}:{number}"
-        finally:
-            self.hub.close()
-            stop.set()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(server), _STOP_SECONDS)
-            running.cancel()
-            await server
-            collector.cancel()
-            await asyncio.wait([collector])
-            if self._journal is not None:
-                await asyncio.to_thread(self._journal.close)
+        async with self.running():
+            try:
+                yield f"{'https' if tls else 'http'}://{address}:{number}"
+            finally:
+                self.hub.close()
+                stop.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(server), _STOP_SECONDS)
+                running.cancel()
+                await server
 
 
 class _Running:
