@@ -20,7 +20,7 @@ from kaos.api.modelapi import (
     ProxyConfig,
     Pull,
 )
-from kaos.api.pod import EnvVar, GatewayRoute, Resources
+from kaos.api.pod import EnvVar, GatewayRoute, KeySource, Resources
 from kaos.api.workload import Container, Workload, WorkloadSpec
 
 MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)
@@ -48,6 +48,7 @@ __all__ = [
     "GatewayRoute",
     "HostedConfig",
     "InvalidSpecError",
+    "KeySource",
     "MCPServer",
     "MCPServerConfig",
     "MCPServerSpec",

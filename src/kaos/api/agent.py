@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kaos.api.meta import (
     AGE,
@@ -16,8 +16,13 @@ from kaos.api.meta import (
     PrinterColumn,
     column,
 )
-from kaos.api.pod import EnvVars
+from kaos.api.pod import EnvVars, KeySource
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
+
+ONE_TEXT_RULE = (
+    "!has(self.config) || !has(self.config.instructionsFrom) || "
+    "!has(self.config.instructions) || self.config.instructions == ''"
+)
 
 
 class AgentConfig(Model):
@@ -31,6 +36,9 @@ class AgentConfig(Model):
     instructions: str = Field(
         default="", max_length=65536, description="The system prompt of every conversation."
     )
+    instructions_from: KeySource | None = Field(
+        default=None, description="Where the instructions are read from, instead of instructions."
+    )
     env: EnvVars = Field(
         default_factory=list,
         description="Variables of the agent's container; they win over the generated ones.",
@@ -41,6 +49,12 @@ class AgentConfig(Model):
         le=20,
         description="How many times one request may call the model (default 5).",
     )
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "AgentConfig":
+        if self.instructions and self.instructions_from is not None:
+            raise ValueError("set one of instructions and instructionsFrom")
+        return self
 
 
 class AgentNetwork(Model):
@@ -105,6 +119,9 @@ class Agent(Workload):
         ENDPOINT,
         MESSAGE,
         AGE,
+    )
+    RULES: ClassVar[tuple[tuple[str, str], ...]] = (
+        (ONE_TEXT_RULE, "set one of config.instructions and config.instructionsFrom"),
     )
 
     kind: Literal["Agent"] = "Agent"

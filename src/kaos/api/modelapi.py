@@ -15,7 +15,7 @@ from kaos.api.meta import (
     PrinterColumn,
     column,
 )
-from kaos.api.pod import EnvVars, KeySelector, Quantity
+from kaos.api.pod import EnvVars, KeySource, Quantity
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
@@ -48,20 +48,11 @@ class HostedConfig(Model):
         return self.model.removeprefix("ollama/")
 
 
-class ApiKeySource(Model):
-    """Where an API key is read from; exactly one is set."""
-
-    secret_key_ref: KeySelector | None = Field(default=None, description="A key of a Secret.")
-    config_map_key_ref: KeySelector | None = Field(
-        default=None, description="A key of a ConfigMap."
-    )
-
-
 class ApiKey(Model):
     """The upstream's API key: a value, or better the key of a Secret."""
 
     value: str | None = Field(default=None, description="The key itself; prefer valueFrom.")
-    value_from: ApiKeySource | None = Field(default=None, description="Where to read it.")
+    value_from: KeySource | None = Field(default=None, description="Where to read it.")
 
     @model_validator(mode="after")
     def _one_source(self) -> "ApiKey":

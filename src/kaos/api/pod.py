@@ -27,6 +27,25 @@ class KeySelector(Model):
     )
 
 
+class KeySource(Model):
+    """Where a text is read from; exactly one is set."""
+
+    secret_key_ref: KeySelector | None = Field(default=None, description="A key of a Secret.")
+    config_map_key_ref: KeySelector | None = Field(
+        default=None, description="A key of a ConfigMap."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "KeySource":
+        if (self.secret_key_ref is None) == (self.config_map_key_ref is None):
+            raise ValueError("set exactly one of secretKeyRef and configMapKeyRef")
+        return self
+
+    def manifest(self) -> dict[str, Any]:
+        """The source as a pod has it in valueFrom."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
 class FieldSelector(Model):
     """A field of the pod itself (the downward API)."""
 

@@ -6,32 +6,41 @@ Nothing here knows whether the cluster is a real one or the embedded one.
 
 from collections.abc import Iterable
 
-from kaos.api import Agent, MCPServer, ModelAPI
+from kaos.api import GROUP, VERSION, Agent, MCPServer, ModelAPI, Workload
 from kaos.reconcilers.agent import AGENTS_NAMED, AgentReconciler
 from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL
 from kaos.reconcilers.mcpserver import MCPServerReconciler
+from kaos.reconcilers.metadata_only import MetadataOnly
 from kaos.reconcilers.modelapi import ModelAPIReconciler
+from kaos.reconcilers.references import REFERENCES, index_keys
 from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.workload import CHILD_KINDS, PODS_OF, workload_key
 from kaos.runtime import (
+    CONFIG_MAP,
+    DEPLOYMENT,
     HTTP_ROUTE,
     POD,
+    SECRET,
     Controller,
     Manager,
     Object,
     Owns,
     Request,
     Watches,
+    controller_of,
 )
 
 FIELD_MANAGER = "kaos-controller"
 USES = "kaos.tools/uses"
+API_VERSION = f"{GROUP}/{VERSION}"
 WORKERS = 4
 
 
 def controllers(manager: Manager, settings: Settings) -> list[Controller]:
     """The controllers of the three kinds, ready to be added to the manager."""
     cache = manager.cache
+    manager.client.transport = MetadataOnly(manager.client.transport)
+    cache.add_index(DEPLOYMENT, REFERENCES, index_keys)
     cache.add_index(POD, PODS_OF, _workload_keys)
     cache.add_index(Agent, USES, _used)
     cache.add_index(Agent, AGENTS_NAMED, lambda agent: [agent.name])
@@ -50,7 +59,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
 
     owns = [Owns(kind, optional=kind == HTTP_ROUTE) for kind in CHILD_KINDS]
 
-    def pods(model: type[Agent | ModelAPI | MCPServer]) -> Watches:
+    def pods(model: type[Workload]) -> Watches:
         word = model.KIND.lower()
 
         def to_requests(pod: Object) -> Iterable[Request]:
@@ -60,12 +69,26 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
 
         return Watches(POD, to_requests)
 
+    def referenced(model: type[Workload]) -> list[Watches]:
+        """Secrets and ConfigMaps: a change concerns whose Deployment refers to them."""
+
+        def to_requests(obj: Object) -> Iterable[Request]:
+            key = f"{obj.kind}/{obj.namespace}/{obj.name}"
+            for deployment in cache.by_index(DEPLOYMENT, REFERENCES, key):
+                owner = controller_of(deployment)
+                if owner and (owner.kind, owner.api_version) == (model.KIND, API_VERSION):
+                    yield Request(deployment.namespace, owner.name)
+
+        kinds = [CONFIG_MAP, SECRET] if settings.watch_secrets else [CONFIG_MAP]
+        return [Watches(kind, to_requests) for kind in kinds]
+
     agent_watches = [
         users("ModelAPI"),
         users("MCPServer"),
         users("Agent"),
         Watches(Agent, namesakes),
         pods(Agent),
+        *referenced(Agent),
     ]
     return [
         Controller(
@@ -73,7 +96,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
             ModelAPIReconciler(manager, settings),
             for_=ModelAPI,
             owns=owns,
-            watches=[pods(ModelAPI)],
+            watches=[pods(ModelAPI), *referenced(ModelAPI)],
             workers=WORKERS,
         ),
         Controller(
@@ -81,7 +104,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
             MCPServerReconciler(manager, settings),
             for_=MCPServer,
             owns=owns,
-            watches=[pods(MCPServer)],
+            watches=[pods(MCPServer), *referenced(MCPServer)],
             workers=WORKERS,
         ),
         Controller(

@@ -3,7 +3,7 @@
 from kaos.api import Agent, MCPServer, Mode, ModelAPI
 from kaos.reconcilers.children.agent import agent_children, endpoint
 from kaos.reconcilers.conditions import Finding, Reason, Type
-from kaos.reconcilers.dependencies import Dependency, finding
+from kaos.reconcilers.dependencies import Dependency
 from kaos.reconcilers.workload import Plan, WorkloadReconciler
 from kaos.runtime import HTTP_ROUTE, Object
 
@@ -44,7 +44,8 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             )
         exposed = spec.agent_network.expose
         return Plan(
-            findings=[accepted, finding([*needs, *peers])],
+            accepted=accepted,
+            needs=[*needs, *peers],
             children=children,
             endpoint=endpoint(resource, self.settings) if exposed else "",
             extra={"model": model},

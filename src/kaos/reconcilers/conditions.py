@@ -30,7 +30,6 @@ class Reason(StrEnum):
     REFUSED = "Refused"
     APPLY_FAILED = "ApplyFailed"
     SUSPENDED = "Suspended"
-    NO_DEPENDENCIES = "NoDependencies"
     DEPENDENCIES_READY = "DependenciesReady"
     DEPENDENCY_MISSING = "DependencyMissing"
     DEPENDENCY_NOT_READY = "DependencyNotReady"

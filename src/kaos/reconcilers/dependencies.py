@@ -3,7 +3,7 @@
 A dependency that is missing is waited for, never an error: files are applied in any order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kaos.reconcilers.conditions import Finding, Reason, Type
@@ -42,9 +42,16 @@ class Dependency:
         return Reason.DEPENDENCY_NOT_READY, f'{self.kind} "{self.name}" has not been looked at yet'
 
 
-def finding(dependencies: Iterable[Dependency]) -> Finding:
-    """The DependenciesReady condition: all that is missing, the first reason first."""
-    lacks = [lack for dependency in dependencies if (lack := dependency.lack())]
+def finding(
+    dependencies: Iterable[Dependency], others: Sequence[tuple[Reason, str]] = ()
+) -> Finding:
+    """The DependenciesReady condition: all that is missing, the first reason first.
+
+    Args:
+        dependencies: the resources that are needed.
+        others: what else is known to be missing.
+    """
+    lacks = [lack for dependency in dependencies if (lack := dependency.lack())] + [*others]
     if not lacks:
         return Finding(
             Type.DEPENDENCIES, True, Reason.DEPENDENCIES_READY, "all that it needs is ready"

@@ -16,7 +16,7 @@ class MCPServerReconciler(WorkloadReconciler[MCPServer]):
         """Decide what shall exist for a tool server."""
         routes = self.cache.synced(HTTP_ROUTE)
         return Plan(
-            findings=[Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid")],
+            accepted=Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid"),
             children=mcpserver_children(resource, self.settings, routes=routes),
             endpoint=endpoint(resource, self.settings),
         )

@@ -29,7 +29,7 @@ class ModelAPIReconciler(WorkloadReconciler[ModelAPI]):
         """Decide what shall exist for a ModelAPI."""
         routes = self.cache.synced(HTTP_ROUTE)
         return Plan(
-            findings=[Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid")],
+            accepted=Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid"),
             children=modelapi_children(resource, self.settings, routes=routes),
             endpoint=endpoint(resource, self.settings),
             extra={"models": resource.spec.models},

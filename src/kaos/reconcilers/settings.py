@@ -24,6 +24,8 @@ class Settings:
         gateway_name: name of that Gateway.
         drain: seconds for which a pod that is told to end goes on serving, until the news has
             reached those who send it requests (`KAOS_DRAIN`).
+        watch_secrets: whether a change of a Secret rolls the pods that read it; it takes the right
+            to list Secrets, of which only metadata is read (`KAOS_WATCH_SECRETS`).
     """
 
     image: str = DEFAULT_IMAGE
@@ -32,6 +34,7 @@ class Settings:
     gateway_namespace: str = "kaos-gateway"
     gateway_name: str = "kaos-gateway"
     drain: int = 5
+    watch_secrets: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = environ) -> Self:
@@ -51,6 +54,7 @@ class Settings:
             gateway_namespace=namespace,
             gateway_name=name,
             drain=int(env.get("KAOS_DRAIN", "5")),
+            watch_secrets=env.get("KAOS_WATCH_SECRETS", "").lower() != "false",
         )
 
     def service_host(self, service: str, namespace: str) -> str:

@@ -3,7 +3,7 @@
 Guarantees: one pass reads from the cache, applies the children that are wanted (and prunes those
 that no longer are), and writes the status once, and only when it says something new. Ready is
 recomputed from what is seen now at every pass, so it cannot go stale by an early return: every
-way out of `reconcile` writes the status. An event is recorded when Ready changes, never otherwise.
+way out of `reconcile` writes the status.
 
 Does not: poll. What it depends on is watched (see `kaos.reconcilers.controllers`); the one
 exception is the progress of a model's download, which is in a log, and logs cannot be watched.
@@ -11,17 +11,18 @@ exception is the progress of a model's download, which is in a log, and logs can
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
-
-import structlog
 
 from kaos.api import InvalidSpecError, Workload
 from kaos.reconcilers.availability import Availability, PodView, availability
 from kaos.reconcilers.children.names import child_name, selector
 from kaos.reconcilers.children.patch import PatchError
 from kaos.reconcilers.children.scaling import scaled
-from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase, summary
+from kaos.reconcilers.children.workload import Manifest
+from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase
+from kaos.reconcilers.dependencies import Dependency, finding
+from kaos.reconcilers.references import ANNOTATION, References
+from kaos.reconcilers.report import report
 from kaos.reconcilers.routes import routed
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import (
@@ -37,21 +38,15 @@ from kaos.runtime import (
     Invalid,
     Manager,
     NameConflict,
-    NotFound,
     Object,
     Request,
     Result,
-    condition,
     controller_of,
-    find_condition,
-    merge_conditions,
 )
 
 R = TypeVar("R", bound=Workload)
 CHILD_KINDS = (DEPLOYMENT, SERVICE, CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, HTTP_ROUTE)
 PODS_OF = "kaos.tools/workload"
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,8 @@ class Plan:
     """What a reconciler decided about its resource.
 
     Attributes:
-        findings: the Accepted and DependenciesReady conditions.
+        accepted: the Accepted condition.
+        needs: what it needs of other resources.
         children: the objects that shall exist; None leaves what exists as it is.
         endpoint: the URL by which other pods reach the resource.
         extra: further fields of the status.
@@ -67,12 +63,30 @@ class Plan:
         route_conflict: who has the short path that this resource would have had.
     """
 
-    findings: Sequence[Finding]
-    children: list[dict[str, Any]] | None
+    accepted: Finding
+    children: list[Manifest] | None
+    needs: Sequence[Dependency] = ()
     endpoint: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     exposed: bool = True
     route_conflict: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a plan.
+
+    Attributes:
+        accepted: the Accepted condition, as the children's fate left it.
+        lacks: Secrets and ConfigMaps that the pods need and that are not there.
+        failed: what the API server said no to.
+        again: whether something changed under our hands, so that another look is due at once.
+    """
+
+    accepted: Finding
+    lacks: list[tuple[Reason, str]] = field(default_factory=list)
+    failed: ApiError | None = None
+    again: bool = False
 
 
 class WorkloadReconciler(Generic[R]):
@@ -86,6 +100,7 @@ class WorkloadReconciler(Generic[R]):
         self.events = manager.events
         self.settings = settings
         self.children = ApplySet(manager.client, manager.cache, kinds=CHILD_KINDS)
+        self.references = References(manager.cache, secrets=settings.watch_secrets)
 
     def plan(self, resource: R) -> Plan:
         """Decide what shall exist. Reads the cache, writes nothing."""
@@ -116,14 +131,20 @@ class WorkloadReconciler(Generic[R]):
             refused = Finding(Type.ACCEPTED, False, Reason.INVALID_SPEC, str(error))
             await self._report(obj, [refused], Phase.FAILED, {})
             return None
-        findings, failed = await self._apply(obj, resource, plan)
+        outcome = await self._apply(obj, resource, plan)
+        failed = outcome.failed
         seen = self._availability(resource)
         available, extra = await self.observe(resource, seen)
         if failed is not None and not is_refusal(failed):
             available = Finding(Type.AVAILABLE, False, Reason.APPLY_FAILED, failed.message)
         elif resource.spec.suspend:
             available = Finding(Type.AVAILABLE, False, Reason.SUSPENDED, "spec.suspend is true")
-        findings += [available, self._routed(resource, plan)]
+        findings = [
+            outcome.accepted,
+            finding(plan.needs, outcome.lacks),
+            available,
+            self._routed(resource, plan),
+        ]
         extra = {
             "endpoint": plan.endpoint,
             "selector": ",".join(f"{k}={v}" for k, v in selector(resource).items()),
@@ -138,31 +159,42 @@ class WorkloadReconciler(Generic[R]):
         await self._report(obj, findings, word, extra)
         if failed is not None and not is_refusal(failed):
             raise failed  # told; now try again, ever later
-        return self.next_look(resource, seen)
+        return Result(requeue_after=0) if outcome.again else self.next_look(resource, seen)
 
-    async def _apply(
-        self, obj: Object, resource: R, plan: Plan
-    ) -> tuple[list[Finding], ApiError | None]:
-        """Make the children as planned; the findings, and what the API server said no to."""
-        findings = list(plan.findings)
+    async def _apply(self, obj: Object, resource: R, plan: Plan) -> Outcome:
+        """Make the children as planned."""
+        outcome = Outcome(plan.accepted)
         if plan.children is None:
-            return findings, None
+            return outcome
+        own = {c["metadata"]["name"] for c in plan.children if c["kind"] == CONFIG_MAP.kind}
         live = self.deployment(resource)
-        children = [
-            scaled(child, resource, live) if child["kind"] == DEPLOYMENT.kind else child
-            for child in plan.children
-        ]
+        pod: Manifest = {}
+        digest, children = "", []
+        for child in plan.children:
+            if child["kind"] == DEPLOYMENT.kind:
+                pod = child["spec"]["template"]["spec"]
+                digest = self.references.digest(pod, obj.namespace, own)
+                child = scaled(annotated(child, digest), resource, live)  # noqa: PLW2901
+            children.append(child)
         try:
             await self.children.apply(obj, children)
         except NameConflict as error:
-            findings[0] = Finding(Type.ACCEPTED, False, Reason.NAME_CONFLICT, str(error))
+            outcome.accepted = Finding(Type.ACCEPTED, False, Reason.NAME_CONFLICT, str(error))
         except Conflict:
             raise  # somebody was faster: nothing is wrong, the next try sees it
         except ApiError as error:
+            outcome.failed = error
             if is_refusal(error):
-                findings[0] = Finding(Type.ACCEPTED, False, Reason.REFUSED, error.message)
-            return findings, error
-        return findings, None
+                outcome.accepted = Finding(Type.ACCEPTED, False, Reason.REFUSED, error.message)
+        outcome.lacks = self.references.lacks(pod, obj.namespace, own)
+        # While the Deployment was on its way, nobody could know by it whom a Secret concerns.
+        outcome.again = digest != self.references.digest(pod, obj.namespace, own)
+        return outcome
+
+    async def _report(
+        self, obj: Object, findings: Sequence[Finding], word: Phase, extra: dict[str, Any]
+    ) -> None:
+        await report(self.client, self.events, obj, findings, word, extra)
 
     def deployment(self, resource: R) -> Object | None:
         """The resource's Deployment, once it has had its first rollout."""
@@ -196,57 +228,22 @@ class WorkloadReconciler(Generic[R]):
             conflict=plan.route_conflict,
         )
 
-    async def _report(
-        self, obj: Object, findings: list[Finding], phase_: Phase, extra: dict[str, Any]
-    ) -> None:
-        """Write the status if it says something new, and record an event if Ready changed."""
-        old = obj.status
-        ready = summary(findings)
-        generation = obj.metadata.generation
-        fresh = [
-            condition(f.type, f.ok, f.reason, f.message, generation=generation)
-            for f in (ready, *findings)
-        ]
-        status = {
-            "observedGeneration": generation,
-            "conditions": merge_conditions(old.get("conditions", []), fresh, now=datetime.now(UTC)),
-            "phase": str(phase_),
-            "ready": ready.ok,
-            "message": ready.message,
-            **extra,
-        }
-        if status == old:
-            return
-        body = {
-            "apiVersion": obj.api_version,
-            "kind": obj.kind,
-            "metadata": {"name": obj.name, "namespace": obj.namespace},
-            "status": status,
-        }
-        try:
-            await self.client.apply(body, subresource="status")
-        except NotFound:
-            return  # deleted meanwhile; nobody is left to be told
-        if said(old) != (ready.ok, str(ready.reason)):
-            self.events.event(
-                obj,
-                type="Normal" if ready.ok or phase_ is not Phase.FAILED else "Warning",
-                reason=ready.reason,
-                note=ready.message,
-                action="Reconcile",
-            )
+
+def annotated(deployment: Manifest, digest: str) -> Manifest:
+    """The Deployment with the state of what its pods refer to, so that a change of it rolls."""
+    if not digest:
+        return deployment
+    spec = deployment["spec"]
+    metadata = spec["template"]["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION: digest}
+    template = {**spec["template"], "metadata": {**metadata, "annotations": annotations}}
+    return {**deployment, "spec": {**spec, "template": template}}
 
 
 def is_refusal(error: ApiError) -> bool:
     """Whether only a change of the spec can help: a child that the API server finds wrong."""
     # A field that does not exist is answered with 500 by server-side apply.
     return isinstance(error, Invalid) or "field not declared in schema" in error.message
-
-
-def said(status: dict[str, Any]) -> tuple[bool, str]:
-    """What Ready said in a status: whether it was True, and its reason."""
-    ready = find_condition(status.get("conditions", ()), Type.READY)
-    return (False, "") if ready is None else (ready["status"] == "True", ready["reason"])
 
 
 def workload_key(namespace: str, labels: dict[str, str]) -> str:

@@ -57,5 +57,5 @@ async def running() -> AsyncIterator[Cluster]:
                 group.start_soon(run)
                 with anyio.fail_after(10):
                     await started.wait()
-                yield Cluster(client, config)
+                yield Cluster(client, manager)
                 group.cancel_scope.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from kaos import api
-from kaos.runtime import DEPLOYMENT, Client, ClusterConfig, NotFound, Object, Resource
+from kaos.runtime import DEPLOYMENT, Client, Manager, NotFound, Object, Resource
 
 HOSTED = {"mode": "Hosted", "hostedConfig": {"model": "smollm2:135m"}}
 ECHO = {"type": "python-runtime", "config": {"mcp": "test-mcp-echo-server"}}
@@ -19,9 +19,16 @@ ECHO = {"type": "python-runtime", "config": {"mcp": "test-mcp-echo-server"}}
 class Cluster:
     """An API server with the controllers on it."""
 
-    def __init__(self, client: Client, config: ClusterConfig) -> None:
+    def __init__(self, client: Client, manager: Manager) -> None:
         self.client = client
-        self.config = config
+        self.manager = manager
+
+    async def cached(self, resource: Resource, name: str) -> Object:
+        """An object as the controllers see it."""
+        with anyio.fail_after(5):
+            while (found := self.manager.cache.get(resource, name, "default")) is None:  # noqa: ASYNC110 - a watch decides
+                await asyncio.sleep(0.01)
+        return found
 
     async def apply(
         self, kind: str, name: str, spec: dict[str, Any], namespace: str = "default"

@@ -74,6 +74,8 @@ def agent_children(
     spec = agent.spec
     # A MODEL_NAME of the user's is already in `model`, in the spelling of the ModelAPI.
     user = [v for v in spec.config.env if v.name != "MODEL_NAME" or v.value_from]
+    source = spec.config.instructions_from
+    from_keys = {"AGENT_INSTRUCTIONS": source} if source else {}
     children = [
         deployment(
             agent,
@@ -83,7 +85,7 @@ def agent_children(
                     settings.image,
                     (),
                     command=COMMAND,
-                    env=variables(environment(agent, model, settings), user),
+                    env=variables(environment(agent, model, settings), user, from_keys),
                     resources=spec.resources.manifest(),
                 )
             ],

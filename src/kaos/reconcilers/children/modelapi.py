@@ -131,8 +131,7 @@ def _proxy(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manif
     if key is not None and key.value is not None:
         env.append({"name": KEY_VARIABLE, "value": literal(key.value)})
     elif key is not None and key.value_from is not None:
-        source = key.value_from.model_dump(by_alias=True, exclude_none=True)
-        env.append({"name": KEY_VARIABLE, "valueFrom": source})
+        env.append({"name": KEY_VARIABLE, "valueFrom": key.value_from.manifest()})
     gateway = container(
         "proxy",
         settings.image,

@@ -8,10 +8,10 @@ What a user says wins, the more special the more: `config.env` over what is gene
 over both, `podSpec` over everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kaos.api import CustomResource, EnvVar, Workload
+from kaos.api import CustomResource, EnvVar, KeySource, Workload
 from kaos.reconcilers.children.names import HTTP_PORT, child_name, labels, selector
 from kaos.reconcilers.children.patch import merged
 
@@ -36,10 +36,30 @@ def literal(value: str) -> str:
     return value.replace("$", "$$")
 
 
-def variables(generated: Sequence[tuple[str, str]], user: Sequence[EnvVar]) -> list[Manifest]:
-    """Generated variables, then the user's; where a name is given twice, the user's is kept."""
+def variables(
+    generated: Sequence[tuple[str, str]],
+    user: Sequence[EnvVar],
+    sources: Mapping[str, KeySource] | None = None,
+) -> list[Manifest]:
+    """Generated variables, then the user's; where a name is given twice, the user's is kept.
+
+    Args:
+        generated: names and values.
+        user: what the user sets.
+        sources: generated variables whose value is read from a key, instead of a value.
+    """
+    sources = sources or {}
     taken = {variable.name for variable in user}
-    kept = [{"name": name, "value": value} for name, value in generated if name not in taken]
+    kept: list[Manifest] = [
+        {"name": name, "value": value}
+        for name, value in generated
+        if name not in taken and name not in sources
+    ]
+    kept += [
+        {"name": name, "valueFrom": source.manifest()}
+        for name, source in sources.items()
+        if name not in taken
+    ]
     return kept + [variable.manifest() for variable in user]
 
 

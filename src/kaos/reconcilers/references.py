@@ -1,0 +1,138 @@
+"""Secrets and ConfigMaps that a pod reads: found in its spec, watched, and hashed into it.
+
+Guarantees: whatever way a pod refers to one (a variable, all variables of one, a volume, also those
+of the user's `podSpec`), a change of it changes the pod template, so the pods are rolled; one that
+is missing is told. A ConfigMap counts by its data, a Secret by its uid and resourceVersion, because
+its data is not read: an edit of a Secret's labels alone rolls as well.
+
+Does not: see a Secret when the controller was told not to watch them (`KAOS_WATCH_SECRETS=false`).
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kaos.reconcilers.conditions import Reason
+from kaos.runtime import CONFIG_MAP, SECRET, Cache, Object, ResourceType
+
+ANNOTATION = "kaos.tools/references-hash"
+REFERENCES = "kaos.tools/references"
+KINDS = {kind.kind: kind for kind in (SECRET, CONFIG_MAP)}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """One Secret or ConfigMap, or one key of it, that a pod reads.
+
+    Attributes:
+        kind: Secret or ConfigMap.
+        name: its name.
+        key: the key that is needed; empty for all of them.
+        optional: whether the pod starts without it.
+    """
+
+    kind: str
+    name: str
+    key: str = ""
+    optional: bool = False
+
+
+def references(pod: Mapping[str, Any]) -> list[Reference]:
+    """What a pod's spec refers to, in a stable order."""
+    containers = [*(pod.get("initContainers") or ()), *(pod.get("containers") or ())]
+    found = {ref for container in containers for ref in _of_container(container)}
+    found |= {ref for volume in pod.get("volumes") or () for ref in _of_volume(volume)}
+    return sorted(found)
+
+
+def _of_container(container: Mapping[str, Any]) -> Iterator[Reference]:
+    for variable in container.get("env") or ():
+        source = variable.get("valueFrom") or {}
+        for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+            if ref := source.get(field):
+                yield _reference(kind, ref)
+    for source in container.get("envFrom") or ():
+        for kind, field in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
+            if ref := source.get(field):
+                yield _reference(kind, ref)
+
+
+def _of_volume(volume: Mapping[str, Any]) -> Iterator[Reference]:
+    for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
+        if secret := source.get("secret"):
+            name = secret.get("secretName") or secret.get("name", "")
+            yield Reference("Secret", name, "", bool(secret.get("optional")))
+        if config_map := source.get("configMap"):
+            yield _reference("ConfigMap", {**config_map, "key": ""})
+
+
+def _reference(kind: str, ref: Mapping[str, Any]) -> Reference:
+    return Reference(kind, ref.get("name", ""), ref.get("key", ""), bool(ref.get("optional")))
+
+
+def index_keys(deployment: Object) -> Iterable[str]:
+    """The keys by which a Deployment is found when something that it refers to changes."""
+    found = references(deployment.spec.get("template", {}).get("spec", {}))
+    return {f"{ref.kind}/{deployment.namespace}/{ref.name}" for ref in found}
+
+
+class References:
+    """What the cache knows of what pods refer to.
+
+    Args:
+        cache: with ConfigMaps in it, and Secrets (their metadata) if they are watched.
+        secrets: whether Secrets are watched.
+    """
+
+    def __init__(self, cache: Cache, *, secrets: bool) -> None:
+        self._cache = cache
+        self._kinds: dict[str, ResourceType] = {"ConfigMap": CONFIG_MAP}
+        if secrets:
+            self._kinds["Secret"] = SECRET
+
+    def digest(self, pod: Mapping[str, Any], namespace: str, own: Iterable[str] = ()) -> str:
+        """A hash of the state of all that a pod refers to; empty when it refers to nothing.
+
+        Args:
+            pod: its spec.
+            namespace: where it runs.
+            own: ConfigMaps that are applied together with the pod, and hashed by their builder.
+        """
+        states = {
+            (ref.kind, ref.name): self._state(ref, namespace)
+            for ref in references(pod)
+            if ref.kind in self._kinds and not (ref.kind == "ConfigMap" and ref.name in own)
+        }
+        if not states:
+            return ""
+        text = "\n".join(f"{kind}/{name}={state}" for (kind, name), state in states.items())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def lacks(
+        self, pod: Mapping[str, Any], namespace: str, own: Iterable[str] = ()
+    ) -> list[tuple[Reason, str]]:
+        """What a pod refers to and needs, and is not there."""
+        found = []
+        for ref in references(pod):
+            if ref.optional or ref.kind not in self._kinds or ref.name in own:
+                continue
+            obj = self._cache.get(self._kinds[ref.kind], ref.name, namespace)
+            if obj is None:
+                found.append(f'{ref.kind} "{ref.name}" does not exist')
+            elif ref.kind == "ConfigMap" and ref.key and not _has_key(obj, ref.key):
+                found.append(f'ConfigMap "{ref.name}" has no key "{ref.key}"')
+        return [(Reason.DEPENDENCY_MISSING, words) for words in dict.fromkeys(found)]
+
+    def _state(self, ref: Reference, namespace: str) -> str:
+        obj = self._cache.get(self._kinds[ref.kind], ref.name, namespace)
+        if obj is None:
+            return "absent"
+        if ref.kind == "Secret":
+            return f"{obj.uid}/{obj.metadata.resource_version}"
+        data = obj.raw("data") + b"\0" + obj.raw("binaryData")
+        return hashlib.sha256(data).hexdigest()
+
+
+def _has_key(config_map: Object, key: str) -> bool:
+    return any(key in (config_map.get(field) or {}) for field in ("data", "binaryData"))
