@@ -11,7 +11,16 @@ from kaos.runtime.client import Client
 from kaos.runtime.codec import Object, ObjectMeta, OwnerReference
 from kaos.runtime.conditions import condition, find_condition, is_true, merge_conditions, timestamp
 from kaos.runtime.config import ClusterConfig
-from kaos.runtime.controller import Controller, Owns, Predicate, Reconciler, Result, Watches
+from kaos.runtime.controller import (
+    Controller,
+    Owns,
+    Predicate,
+    Reconcile,
+    Reconciler,
+    Result,
+    Watches,
+)
+from kaos.runtime.crd import CustomResource, crd
 from kaos.runtime.errors import (
     AlreadyExists,
     ApiError,
@@ -42,6 +51,7 @@ from kaos.runtime.owners import (
     set_controller_reference,
 )
 from kaos.runtime.predicates import anything, spec_changed
+from kaos.runtime.program import Setup, define, run
 from kaos.runtime.resources import (
     CONFIG_MAP,
     CUSTOM_RESOURCE_DEFINITION,
@@ -98,6 +108,7 @@ __all__ = [
     "ClusterConfig",
     "Conflict",
     "Controller",
+    "CustomResource",
     "EventRecorder",
     "Forbidden",
     "Gone",
@@ -114,12 +125,14 @@ __all__ = [
     "OwnerReference",
     "Owns",
     "Predicate",
+    "Reconcile",
     "Reconciler",
     "Request",
     "Resource",
     "ResourceType",
     "Result",
     "RuntimeFailure",
+    "Setup",
     "TerminalError",
     "TooManyRequests",
     "Unauthorized",
@@ -129,13 +142,16 @@ __all__ = [
     "anything",
     "condition",
     "controller_of",
+    "crd",
     "create_or_update",
+    "define",
     "find_condition",
     "is_controlled_by",
     "is_true",
     "merge_conditions",
     "owner_reference",
     "retry_on_conflict",
+    "run",
     "run_until_signal",
     "set_controller_reference",
     "spec_changed",

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import anyio
 import structlog
@@ -57,6 +57,7 @@ class Result:
     requeue_after: float | None = None
 
 
+@runtime_checkable
 class Reconciler(Protocol):
     """Brings the world to what one object asks for.
 
@@ -69,6 +70,9 @@ class Reconciler(Protocol):
         """Reconcile one object, which may be gone."""
         ...
 
+
+Reconcile = Callable[[Request], Awaitable[Result | None]]
+"""A reconciler that is just a function; it has no clean-up."""
 
 Predicate = Callable[[Object | None, Object | None], bool]
 """Whether a change (old, new; None for created and deleted) is worth a reconcile."""
@@ -109,7 +113,7 @@ class Controller:
 
     Args:
         name: A unique name, for logs, metrics and the default finalizer.
-        reconciler: What to run.
+        reconciler: What to run: a `Reconciler`, or a function like its `reconcile`.
         for_: The kind it reconciles.
         owns: Kinds of its children.
         watches: Other kinds that matter.
@@ -123,7 +127,7 @@ class Controller:
     def __init__(
         self,
         name: str,
-        reconciler: Reconciler,
+        reconciler: Reconciler | Reconcile,
         *,
         for_: Resource,
         owns: Sequence[Resource | Owns] = (),
@@ -139,7 +143,9 @@ class Controller:
         self.name = name
         self.resource = ResourceType.of(for_)
         self.finalizer = finalizer or f"{self.resource.group or 'kaos.tools'}/{name}"
-        self._reconciler = reconciler
+        self._reconciler: Reconcile = (
+            reconciler.reconcile if isinstance(reconciler, Reconciler) else reconciler
+        )
         self._finalize: Callable[[Object], Awaitable[None]] | None
         self._finalize = getattr(reconciler, "finalize", None)
         self._owns = [o if isinstance(o, Owns) else Owns(o) for o in owns]
@@ -349,7 +355,7 @@ class Controller:
                     await add_finalizer(self._client, self.resource, obj, self.finalizer)
                 except NotFound:
                     return None  # gone, or going: its last event is on the way
-        return await self._reconciler.reconcile(request)
+        return await self._reconciler(request)
 
     def _failed(self, work: Work[Request], error: Exception) -> None:
         self._metrics.reconcile_errors.labels(self.name).inc()

@@ -51,6 +51,23 @@ class ResourceType:
             parts.append(subresource)
         return "/".join(parts)
 
+    def body(self, name: str, namespace: str = "", **fields: Any) -> dict[str, Any]:
+        """A new object's body.
+
+        Args:
+            name: Its name.
+            namespace: Its namespace, "" when cluster-scoped.
+            fields: The top-level fields, e.g. ``data={...}``; of ``metadata`` what is beyond name
+                and namespace.
+        """
+        metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+        return {
+            "apiVersion": self.api_version,
+            "kind": self.kind,
+            **fields,
+            "metadata": {**metadata, **fields.get("metadata", {})},
+        }
+
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 

@@ -1,0 +1,81 @@
+"""Structural schemas of pydantic models."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from kaos.schema import structural
+
+
+class Port(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    number: int = Field(default=80, ge=1, le=65535, description="The port.")
+
+
+class Spec(BaseModel):
+    """What is wanted."""
+
+    name: str
+    main: Port = Port()
+    others: list[Port] = []
+    labels: dict[str, str] = {}
+    note: str | None = None
+    anything: Any = None
+    free: dict[str, Any] = {}
+
+
+class Either(BaseModel):
+    value: int | str
+
+
+class Tree(BaseModel):
+    children: list["Tree"] = []
+
+
+def keys(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        return set(node).union(*map(keys, node.values()))
+    return set().union(*map(keys, node)) if isinstance(node, list) else set()
+
+
+def test_references_titles_and_nulls_are_gone() -> None:
+    schema = structural(Spec)
+    assert not keys(schema) & {"$ref", "$defs", "title", "anyOf"}
+    port = {
+        "type": "object",
+        "properties": {
+            "number": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": 65535,
+                "default": 80,
+                "description": "The port.",
+            }
+        },
+    }
+    properties = schema["properties"]
+    assert properties["others"] == {"type": "array", "items": port, "default": []}
+    assert properties["main"] == {**port, "default": {"number": 80}}
+    assert properties["note"] == {"type": "string"}
+    assert properties["labels"]["additionalProperties"] == {"type": "string"}
+    assert schema["required"] == ["name"]
+    assert schema["description"] == "What is wanted."
+
+
+def test_what_may_be_anything_is_kept_by_the_server() -> None:
+    properties = structural(Spec)["properties"]
+    assert properties["anything"] == {"x-kubernetes-preserve-unknown-fields": True}
+    assert properties["free"] == {
+        "type": "object",
+        "default": {},
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+
+
+def test_what_has_no_structural_schema_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"Either\.value: a union"):
+        structural(Either)
+    with pytest.raises(ValueError, match="contains itself"):
+        structural(Tree)
