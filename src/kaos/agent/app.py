@@ -22,10 +22,13 @@ from kaos.agent import health
 from kaos.agent.card import CardEndpoint
 from kaos.agent.chat import ChatEndpoint
 from kaos.agent.errors import plain_error_response
+from kaos.agent.exchange import Exchanges
 from kaos.agent.mcp_pool import ToolPool
 from kaos.agent.model import ModelClient
 from kaos.agent.models import ModelsEndpoint
 from kaos.agent.peers import PeerDirectory
+from kaos.agent.run_endpoints import RunEndpoints
+from kaos.agent.run_store import RunStore
 from kaos.agent.settings import Settings
 from kaos.agent.tools import Tool
 from kaos.telemetry import metrics
@@ -69,12 +72,17 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
         ready = health.ReadyEndpoint(
             model, settings.model_api_url, pool, directory, settings.dependency_wait
         )
-        chat = ChatEndpoint(settings, model, tools)
+        store = RunStore(settings.name, record=settings.record_content)
+        run_endpoints = RunEndpoints(store)
+        chat = ChatEndpoint(Exchanges(settings, model, tools, store))
         # Here and not in `create_app`, because aiohttp's session needs a running loop.
         app.router.routes[:] = [
             Route("/v1/chat/completions", chat.post, methods=["POST"]),
             Route("/v1/models", models.list),
             Route("/v1/models/{id:path}", models.one),
+            Route("/v1/runs", run_endpoints.list),
+            Route("/v1/runs/{id}", run_endpoints.one),
+            Route("/v1/runs/{id}/events", run_endpoints.events),
             Route("/.well-known/agent-card.json", CardEndpoint(settings, tools).get),
             Route("/healthz", health.healthz),
             Route("/readyz", ready.get),

@@ -10,7 +10,6 @@ Does not: keep conversations. Each request brings its messages along.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -18,19 +17,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kaos.agent import peers, runs
-from kaos.agent.errors import AgentError, DeadlineExceeded, error_response
-from kaos.agent.loop import Conversation, Outcome, Show
-from kaos.agent.model import ModelClient
-from kaos.agent.openai import ChatRequest, Envelope, Json, decode_request, indexed
-from kaos.agent.settings import Settings
+from kaos.agent import runs
+from kaos.agent.errors import AgentError, error_response
+from kaos.agent.exchange import Exchange, Exchanges
+from kaos.agent.openai import Json, decode_request, indexed
+from kaos.agent.runs import Event
 from kaos.agent.streams import ClientGone, EventStream, while_connected
-from kaos.agent.tools import CallContext, Tool, Toolbox
-from kaos.telemetry.propagation import trace_headers
 
 log = structlog.get_logger(__name__)
 
-Tools = Callable[[], list[Tool]]
+STEPS_HEADER = "x-kaos-steps"
 _LAST_WORDS = 1.0
 _INTERNAL = "internal error; see the agent's log"
 
@@ -40,87 +36,34 @@ class ChatEndpoint:
     """The endpoint.
 
     Args:
-        settings: The agent's.
-        model: The client of its model.
-        tools: Returns its tools as they are now.
+        exchanges: Puts questions to the agent.
     """
 
-    settings: Settings
-    model: ModelClient
-    tools: Tools
+    exchanges: Exchanges
 
     async def post(self, request: Request) -> Response:
         """Answer one request."""
-        headers = {}
+        run = runs.run_id(request.headers)
+        headers = {runs.RUN_HEADER: run}
         try:
-            run = runs.MemoryRun(runs.run_id(request.headers), runs.parent_step(request.headers))
-            headers[runs.RUN_HEADER] = run.id
-            path = peers.delegation_path(
-                request.headers, self.settings.identity, self.settings.max_delegation_depth
-            )
             chat = decode_request(await request.body())
+            exchange = self.exchanges.begin(request.headers, chat, run=run)
         except AgentError as error:
             return error_response(error, headers)
         except ClientDisconnect:
             return Response(status_code=499)
-        trace = trace_headers(request.headers)
-        exchange = _Exchange(
-            settings=self.settings,
-            model=self.model,
-            toolbox=Toolbox(self.tools(), chat.tools),
-            chat=chat,
-            run=run,
-            context=CallContext(run=run.id, path=path, trace=trace),
-            envelope=Envelope(model=self.settings.name, run=run.id),
-        )
-        return _Run(exchange, headers)
-
-
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """One request with all that it takes to answer it."""
-
-    settings: Settings
-    model: ModelClient
-    toolbox: Toolbox
-    chat: ChatRequest
-    run: runs.MemoryRun
-    context: CallContext
-    envelope: Envelope
-
-    async def hold(self, show: Show | None) -> Outcome:
-        """Run the loop, within the deadline."""
-        conversation = Conversation(
-            request=self.chat,
-            instructions=self.settings.instructions,
-            model=self.model,
-            model_name=self.settings.model_name,
-            tools=self.toolbox,
-            run=self.run,
-            context=self.context,
-            headers={**self.context.trace, runs.RUN_HEADER: self.run.id},
-            max_steps=self.settings.max_steps,
-            show=show,
-        )
-        limit = self.settings.request_timeout
-        try:
-            async with asyncio.timeout(limit) as deadline:
-                return await conversation.hold()
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise DeadlineExceeded(f"no answer within {limit:g} seconds") from error
-        except ExceptionGroup as group:
-            raise _first(group) from group
+        steps = chat.include_steps or request.headers.get(STEPS_HEADER, "") in ("1", "true")
+        return _Run(exchange, headers, steps)
 
 
 class _Run(Response):
     """The response: it runs the loop while it is sent."""
 
-    def __init__(self, exchange: _Exchange, headers: dict[str, str]) -> None:
+    def __init__(self, exchange: Exchange, headers: dict[str, str], steps: bool) -> None:
         super().__init__()
         self._exchange = exchange
         self._own_headers = headers
+        self._steps = steps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         run = self._exchange.run
@@ -131,10 +74,22 @@ class _Run(Response):
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange
         response: Response
+        steps: list[Json] = []
+
+        async def step(event: Event) -> None:
+            if event.type in ("end", "error"):
+                steps.append(event.to_json())
+
         try:
-            outcome = await while_connected(receive, exchange.hold(None))
+            held = exchange.hold(None, step if self._steps else None)
+            outcome = await while_connected(receive, held)
             body = exchange.envelope.completion(
-                outcome.message, outcome.finish_reason, exchange.run.usage, outcome.limit
+                outcome.message,
+                outcome.finish_reason,
+                exchange.run.usage,
+                outcome.limit,
+                done=exchange.run.done if outcome.limit else None,
+                steps=steps if self._steps else None,
             )
             response = Response(body, media_type="application/json", headers=self._own_headers)
         except ClientGone:
@@ -185,11 +140,18 @@ class _Run(Response):
             await open_once()
             await stream.send(envelope.chunk(delta))
 
-        outcome = await exchange.hold(show)
+        async def step(event: Event) -> None:
+            # The model's deltas of this agent are the answer itself.
+            if event.type != "delta" or event.kind != "model":
+                await open_once()
+                await stream.send(envelope.step_chunk(event.to_json()))
+
+        outcome = await exchange.hold(show, step if self._steps else None)
         await open_once()
         if calls := outcome.message.get("tool_calls"):
             await stream.send(envelope.chunk({"tool_calls": indexed(calls)}))
-        await stream.send(envelope.chunk({}, outcome.finish_reason, outcome.limit))
+        done = exchange.run.done if outcome.limit else None
+        await stream.send(envelope.chunk({}, outcome.finish_reason, outcome.limit, done))
         if exchange.chat.include_usage:
             await stream.send(envelope.usage_chunk(exchange.run.usage))
         await stream.done()
@@ -211,11 +173,3 @@ class _Run(Response):
 
 def _shutting_down() -> AgentError:
     return AgentError("the agent is shutting down", status=503, code="shutting_down", retry_after=1)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure at the bottom of groups of one: the first of several that happened at once."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -19,7 +19,7 @@ Decisions:
   would never end.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -27,7 +27,7 @@ from pydantic_core import from_json
 
 from kaos.agent.model import ModelClient
 from kaos.agent.openai import ChatRequest, Json, Message, Turn, with_instructions
-from kaos.agent.runs import Run, Step
+from kaos.agent.runs import RUN_HEADER, Run, Step
 from kaos.agent.tools import CallContext, Toolbox, fitting_name
 
 Show = Callable[[Json], Awaitable[None]]
@@ -62,7 +62,6 @@ class Conversation:
         tools: The tools the model may call.
         run: Where each step is recorded.
         context: What calls carry along.
-        headers: Sent with each call of the model.
         max_steps: Answers of the model with tools.
         show: Gets each delta for the caller; None when the answer goes out whole.
     """
@@ -74,7 +73,6 @@ class Conversation:
     tools: Toolbox
     run: Run
     context: CallContext
-    headers: Mapping[str, str]
     max_steps: int
     show: Show | None = None
     _said: list[str] = field(default_factory=list)
@@ -113,7 +111,9 @@ class Conversation:
                 await self._show(delta)
 
             turn = await self.model.complete(
-                body, headers=self.headers, emit=emit if self.show else None
+                body,
+                headers={**step.trace, RUN_HEADER: self.run.id},
+                emit=emit if self.show else None,
             )
             return cast("Json", turn)
 

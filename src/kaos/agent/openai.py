@@ -87,6 +87,7 @@ class _Tool(_Lenient):
 
 class _StreamOptions(_Lenient):
     include_usage: bool | None = None
+    include_steps: bool | None = None
 
 
 class _Request(_Lenient):
@@ -106,6 +107,7 @@ class ChatRequest:
     messages: list[Message]
     stream: bool = False
     include_usage: bool = False
+    include_steps: bool = False
     tools: list[Json] = field(default_factory=list)
     tool_choice: str | Json | None = None
     parameters: Json = field(default_factory=dict)
@@ -134,6 +136,7 @@ def decode_request(body: bytes) -> ChatRequest:
         messages=raw["messages"],
         stream=bool(checked.stream),
         include_usage=bool(options and options.include_usage),
+        include_steps=bool(options and options.include_steps),
         tools=raw.get("tools") or [],
         tool_choice=raw.get("tool_choice"),
         parameters={name: raw[name] for name in PASSED_THROUGH if raw.get(name) is not None},
@@ -201,7 +204,14 @@ class Envelope:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(
-        self, message: Message, finish_reason: str, usage: Mapping[str, int], limit: str | None
+        self,
+        message: Message,
+        finish_reason: str,
+        usage: Mapping[str, int],
+        limit: str | None,
+        *,
+        done: list[Json] | None = None,
+        steps: list[Json] | None = None,
     ) -> bytes:
         """Make the whole answer."""
         choice = {
@@ -215,12 +225,16 @@ class Envelope:
                 **self._head("chat.completion"),
                 "choices": [choice],
                 "usage": _usage(usage),
-                "kaos": self._extension(limit),
+                "kaos": self._extension(limit, done) | ({} if steps is None else {"steps": steps}),
             }
         )
 
     def chunk(
-        self, delta: Json, finish_reason: str | None = None, limit: str | None = None
+        self,
+        delta: Json,
+        finish_reason: str | None = None,
+        limit: str | None = None,
+        done: list[Json] | None = None,
     ) -> bytes:
         """Make one event of a stream."""
         body = {
@@ -228,8 +242,18 @@ class Envelope:
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
         }
         if finish_reason is not None:
-            body["kaos"] = self._extension(limit)
+            body["kaos"] = self._extension(limit, done)
         return sse(body)
+
+    def step_chunk(self, event: Json) -> bytes:
+        """Make an event that tells of a step; to a client that does not know, an empty delta."""
+        return sse(
+            {
+                **self._head("chat.completion.chunk"),
+                "choices": [{"index": 0, "delta": {}, "finish_reason": None}],
+                "kaos": {"run": self.run, "event": event},
+            }
+        )
 
     def usage_chunk(self, usage: Mapping[str, int]) -> bytes:
         """Make the event that `stream_options.include_usage` asks for."""
@@ -238,9 +262,13 @@ class Envelope:
     def _head(self, kind: str) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _extension(self, limit: str | None) -> Json:
-        # Clients ignore fields they do not know; ours says which budget ended the run.
-        return {"run": self.run, **({"limit": limit} if limit else {})}
+    def _extension(self, limit: str | None, done: list[Json] | None) -> Json:
+        # Clients ignore fields they do not know; ours says which budget ended the run, and
+        # what had been done until then.
+        found: Json = {"run": self.run}
+        if limit:
+            found |= {"limit": limit, "done": done or []}
+        return found
 
 
 def sse(body: Json) -> bytes:

@@ -165,7 +165,7 @@ class Peer:
             route = " -> ".join((*context.path, self.identity))
             raise ToolFailed(f"{self.name} is already waiting for this task ({route}).")
         headers = {
-            **context.trace,
+            **step.trace,
             RUN_HEADER: context.run,
             STEP_HEADER: step.id,
             PATH_HEADER: ",".join(context.path),

@@ -36,6 +36,7 @@ _VARIABLES = {
     "dependency_wait": "KAOS_DEPENDENCY_WAIT",
     "max_body": "KAOS_MAX_BODY",
     "max_delegation_depth": "KAOS_MAX_DELEGATION_DEPTH",
+    "record_content": "KAOS_RECORD_CONTENT",
 }
 
 
@@ -69,6 +70,7 @@ class Settings(BaseModel):
     dependency_wait: Annotated[float, Field(ge=0)] = 0.0
     max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     max_delegation_depth: Annotated[int, Field(ge=0, le=64)] = 8
+    record_content: bool = False
 
     @property
     def identity(self) -> str:

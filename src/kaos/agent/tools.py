@@ -13,8 +13,8 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
@@ -42,12 +42,14 @@ class CallContext:
     Attributes:
         run: The run's id.
         path: The agents this request has been through, this one last.
-        trace: Trace headers to send along.
+        deadline: When the caller stops waiting, on the event loop's clock.
+        session: The conversation it is part of, for peers; nothing if there is none.
     """
 
     run: str
     path: tuple[str, ...] = ()
-    trace: Mapping[str, str] = field(default_factory=dict)
+    deadline: float = float("inf")
+    session: str = ""
 
 
 Call = Callable[[Json, CallContext, Step], Awaitable[Json]]

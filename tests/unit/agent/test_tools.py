@@ -165,7 +165,6 @@ def conversation(model: FakeModel, box: Toolbox, run: MemoryRun, steps: int = 3)
         tools=box,
         run=run,
         context=CONTEXT,
-        headers={},
         max_steps=steps,
     )
 
