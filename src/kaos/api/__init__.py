@@ -21,7 +21,7 @@ from kaos.api.modelapi import (
     Pull,
 )
 from kaos.api.pod import EnvVar, GatewayRoute, KeySource, Resources
-from kaos.api.workload import Container, Workload, WorkloadSpec
+from kaos.api.workload import Container, Network, NetworkMode, Workload, WorkloadSpec
 
 MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)
 
@@ -56,6 +56,8 @@ __all__ = [
     "ModelAPI",
     "ModelAPISpec",
     "ModelAPIStatus",
+    "Network",
+    "NetworkMode",
     "ProxyConfig",
     "Pull",
     "Resources",

@@ -8,6 +8,7 @@ are set often are typed, and `podSpec` is kept as it is and checked when it is p
 """
 
 import re
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -17,10 +18,9 @@ from kaos.api.pod import EnvVars, GatewayRoute, Resources
 
 Words = Annotated[list[str], Field(max_length=256)]
 
-PodSpecPatch = Annotated[
-    dict[str, Any],
-    Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
-]
+PRESERVE: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
+
+PodSpecPatch = Annotated[dict[str, Any], Field(json_schema_extra=PRESERVE)]
 
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -47,6 +47,35 @@ class Container(Model):
     )
     resources: Resources = Field(
         default_factory=Resources, description="What it asks of the node; wins over spec.resources."
+    )
+
+
+class NetworkMode(StrEnum):
+    """Whether a NetworkPolicy is made."""
+
+    DERIVED = "derived"
+    NONE = "none"
+
+
+Rules = Annotated[
+    list[Annotated[dict[str, Any], Field(json_schema_extra=PRESERVE)]], Field(max_length=64)
+]
+
+
+class Network(Model):
+    """Whom its pods may reach, and who may reach them."""
+
+    policy: NetworkMode = Field(
+        default=NetworkMode.DERIVED,
+        description="derived: a NetworkPolicy that allows what specs declare. none: no policy.",
+    )
+    egress: Rules = Field(
+        default_factory=list,
+        description="What they may reach besides, as egress rules of a NetworkPolicy.",
+    )
+    ingress: Rules = Field(
+        default_factory=list,
+        description="Who may reach them besides, as ingress rules of a NetworkPolicy.",
     )
 
 
@@ -81,6 +110,9 @@ class WorkloadSpec(Model):
         pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
         description="The service account of its pods, whose token they then get; without it they "
         "get none.",
+    )
+    network: Network = Field(
+        default_factory=Network, description="Whom its pods may reach, and who may reach them."
     )
     suspend: bool = Field(
         default=False, description="Whether all its pods are stopped; everything else stays."

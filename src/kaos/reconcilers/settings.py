@@ -11,6 +11,9 @@ from kaos.discovery import cluster_domain
 DEFAULT_IMAGE = f"kaos/kaos:{__version__}"
 DEFAULT_OLLAMA_IMAGE = "ollama/ollama:0.17.4"
 
+ENVOY = "envoy-gateway-system"
+"""Where Envoy Gateway runs its proxies; most others run them in the Gateway's own namespace."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -22,6 +25,8 @@ class Settings:
         cluster_domain: the domain of Service DNS, from resolv.conf (`KAOS_CLUSTER_DOMAIN`).
         gateway_namespace: namespace of the Gateway that routes attach to (`KAOS_GATEWAY`).
         gateway_name: name of that Gateway.
+        gateway_proxies: namespaces of the pods that carry the Gateway's traffic, which policies
+            let in (`KAOS_GATEWAY_PROXIES`).
         drain: seconds for which a pod that is told to end goes on serving, until the news has
             reached those who send it requests (`KAOS_DRAIN`).
         watch_secrets: whether a change of a Secret rolls the pods that read it; it takes the right
@@ -33,6 +38,7 @@ class Settings:
     cluster_domain: str = "cluster.local"
     gateway_namespace: str = "kaos-gateway"
     gateway_name: str = "kaos-gateway"
+    gateway_proxies: tuple[str, ...] = ("kaos-gateway", ENVOY)
     drain: int = 5
     watch_secrets: bool = True
 
@@ -53,6 +59,7 @@ class Settings:
             cluster_domain=cluster_domain(),
             gateway_namespace=namespace,
             gateway_name=name,
+            gateway_proxies=_listed(env.get("KAOS_GATEWAY_PROXIES", "")) or (namespace, ENVOY),
             drain=int(env.get("KAOS_DRAIN", "5")),
             watch_secrets=env.get("KAOS_WATCH_SECRETS", "").lower() != "false",
         )
@@ -70,3 +77,7 @@ class Settings:
         """The variables of a server of ours: where it listens, and how it ends."""
         drain = [("KAOS_DRAIN", str(self.drain))] if self.drain else []
         return [("KAOS_LISTEN", f"0.0.0.0:{port}"), *drain]
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))

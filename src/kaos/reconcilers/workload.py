@@ -29,6 +29,7 @@ from kaos.runtime import (
     CONFIG_MAP,
     DEPLOYMENT,
     HTTP_ROUTE,
+    NETWORK_POLICY,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     SERVICE,
@@ -45,7 +46,14 @@ from kaos.runtime import (
 )
 
 R = TypeVar("R", bound=Workload)
-CHILD_KINDS = (DEPLOYMENT, SERVICE, CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, HTTP_ROUTE)
+CHILD_KINDS = (
+    DEPLOYMENT,
+    SERVICE,
+    CONFIG_MAP,
+    PERSISTENT_VOLUME_CLAIM,
+    NETWORK_POLICY,
+    HTTP_ROUTE,
+)
 PODS_OF = "kaos.tools/workload"
 
 

@@ -95,7 +95,8 @@ def test_w13_a_dollar_in_a_text_is_not_expanded_by_kubernetes() -> None:
 
 def test_an_agent_that_is_not_exposed_has_neither_service_nor_route() -> None:
     one = agent(agentNetwork={"expose": False})
-    assert set(by_kind(agent_children(one, "m", SETTINGS, routes=True))) == {"Deployment"}
+    kinds = set(by_kind(agent_children(one, "m", SETTINGS, routes=True)))
+    assert kinds == {"Deployment", "NetworkPolicy"}
 
 
 def test_routes_lead_both_paths_to_the_service_and_keep_the_timeout() -> None:

@@ -6,6 +6,7 @@ depends on what exists yet: a peer that comes later needs no new pod.
 
 from kaos.api import Agent, MCPServer, ModelAPI
 from kaos.reconcilers.children.names import HTTP_PORT, env_name, service_name
+from kaos.reconcilers.children.network import network_policy, to_declared, uses_labels
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
     Manifest,
@@ -76,7 +77,9 @@ def agent_children(
     user = [v for v in spec.config.env if v.name != "MODEL_NAME" or v.value_from]
     source = spec.config.instructions_from
     from_keys = {"AGENT_INSTRUCTIONS": source} if source else {}
+    exposed = spec.agent_network.expose
     children = [
+        *network_policy(agent, settings, port=HTTP_PORT, egress=to_declared(agent), routed=exposed),
         deployment(
             agent,
             [
@@ -89,9 +92,10 @@ def agent_children(
                     resources=spec.resources.manifest(),
                 )
             ],
-        )
+            pod_labels=uses_labels(agent),
+        ),
     ]
-    if spec.agent_network.expose:
+    if exposed:
         ports = (("http", SERVICE_PORT), (f"http-{HTTP_PORT}", HTTP_PORT))
         children.append(service(agent, ports))
         if routes:

@@ -4,6 +4,7 @@ from typing import Any
 
 from kaos.api import MCPServer, MCPServerConfig
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
+from kaos.reconcilers.children.network import network_policy, to_public
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
     Manifest,
@@ -35,6 +36,7 @@ def mcpserver_children(server: MCPServer, settings: Settings, *, routes: bool) -
     spec = server.spec
     generated = [("MCP_SERVER_NAME", server.name), *settings.serving(HTTP_PORT)]
     children = [
+        *network_policy(server, settings, port=HTTP_PORT, egress=[to_public()]),
         deployment(
             server,
             [

@@ -11,6 +11,7 @@ from typing import Any
 
 from kaos.api import HostedConfig, Mode, ModelAPI, ProxyConfig
 from kaos.reconcilers.children.names import HTTP_PORT, OLLAMA_PORT, child_name
+from kaos.reconcilers.children.network import network_policy, to_public, to_url
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
     Manifest,
@@ -108,7 +109,7 @@ def _hosted(api: ModelAPI, config: HostedConfig, settings: Settings) -> list[Man
         volumes=[store, empty_volume("tmp")],
         recreate=bool(claims),  # two pods may not share the claim
     )
-    return [*claims, pod]
+    return [*network_policy(api, settings, port=OLLAMA_PORT, egress=[to_public(443)]), *claims, pod]
 
 
 def _ollama_probes() -> dict[str, Any]:
@@ -148,7 +149,10 @@ def _proxy(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manif
         volumes=[{"name": "config", "configMap": {"name": child_name(api)}}],
         annotations={"kaos.tools/config-hash": digest},
     )
-    return [config_map, pod]
+    egress = to_url(config.api_base, settings.cluster_domain) if config.api_base else []
+    if config.provider is not None:
+        egress.append(to_public(443))
+    return [*network_policy(api, settings, port=HTTP_PORT, egress=egress), config_map, pod]
 
 
 def proxy_document(config: ProxyConfig) -> dict[str, Any]:

@@ -128,6 +128,7 @@ def deployment(
     volumes: Sequence[Manifest] = (),
     recreate: bool = False,
     annotations: dict[str, str] | None = None,
+    pod_labels: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The Deployment of a resource; how many pods it shall have is `scaling`'s to say.
 
@@ -137,12 +138,13 @@ def deployment(
         volumes: the pod's volumes.
         recreate: stop the old pod before the new one starts (two may not share its volume).
         annotations: of the pod; a hash of configuration here makes a change of it roll.
+        pod_labels: of the pod, besides those of every child.
 
     Raises:
         PatchError: the user's `podSpec` does not fit.
     """
     template: Manifest = {
-        "metadata": {"labels": labels(resource)},
+        "metadata": {"labels": {**labels(resource), **(pod_labels or {})}},
         "spec": pod_spec(resource, containers, volumes),
     }
     if annotations:

@@ -1,0 +1,170 @@
+"""The NetworkPolicy of a resource, derived from what specs declare.
+
+An agent may reach its ModelAPI, its MCPServers, the peers in `access` and DNS, and nothing else; it
+is reached by the agents that declare it and by the Gateway's proxies. A ModelAPI reaches its
+upstream (a hosted one the public HTTPS addresses where models are), an MCPServer the public
+addresses, where tools have their work; neither reaches the cluster's inside or cloud metadata.
+`spec.network` adds rules or turns the policy off.
+
+Who declares whom stands in labels of the pods (`modelapi.uses.kaos.tools/<name>`), so a policy
+depends on its own resource alone: nothing has to be rewritten when the hundredth agent uses a
+ModelAPI, and a client of the user's own is let in by giving its pod the label.
+
+Guarantees: with a network plugin that enforces policies, a pod that is not declared is refused.
+
+Does not: know ports that a Service maps (policies are about pods, after the mapping), so whom an
+agent declares it may reach on every port, and the other side's policy says which are open.
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from kaos.api import Agent, CustomResource, MCPServer, ModelAPI, NetworkMode, Workload
+from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL, selector
+from kaos.reconcilers.children.workload import Manifest, metadata
+from kaos.reconcilers.settings import Settings
+
+USES = "uses.kaos.tools"
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+PRIVATE = {
+    "0.0.0.0/0": (
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+    ),
+    "::/0": ("fc00::/7", "fe80::/10"),
+}
+NODE_LOCAL_DNS = "169.254.20.10/32"
+
+Target = tuple[type[CustomResource], str]
+
+
+def uses_label(model: type[CustomResource], name: str) -> str:
+    """The label of a pod that may use this resource."""
+    return f"{model.KIND.lower()}.{USES}/{name}"
+
+
+def declared(agent: Agent) -> list[Target]:
+    """Whom an agent's spec names."""
+    spec = agent.spec
+    found: list[Target] = [(ModelAPI, spec.model_api)]
+    found += [(MCPServer, name) for name in spec.mcp_servers]
+    return found + [(Agent, name) for name in spec.agent_network.access]
+
+
+def uses_labels(agent: Agent) -> dict[str, str]:
+    """The labels of an agent's pods by which those that it uses let it in."""
+    return {uses_label(model, name): "true" for model, name in declared(agent)}
+
+
+def network_policy(
+    resource: Workload,
+    settings: Settings,
+    *,
+    port: int,
+    egress: Sequence[Manifest],
+    routed: bool = True,
+) -> list[Manifest]:
+    """The resource's NetworkPolicy, or nothing when the user wants none.
+
+    Args:
+        resource: the owner.
+        settings: name the namespaces of the Gateway's proxies.
+        port: the container's port that is served.
+        egress: rules for what it may reach, besides DNS.
+        routed: whether the Gateway serves it.
+    """
+    wish = resource.spec.network
+    if wish.policy is NetworkMode.NONE:
+        return []
+    users = {"podSelector": {"matchLabels": {uses_label(type(resource), resource.name): "true"}}}
+    callers = [users, *(_namespace(n) for n in settings.gateway_proxies if routed)]
+    ports = [{"protocol": "TCP", "port": port}]
+    rules = [dns(), *egress, *wish.egress]
+    if resource.spec.service_account_name is not None:
+        # Its token is for the API server, whose address no policy can know.
+        rules.append({"ports": [{"protocol": "TCP", "port": p} for p in (443, 6443)]})
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": metadata(resource),
+            "spec": {
+                "podSelector": {"matchLabels": selector(resource)},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"from": callers, "ports": ports}, *wish.ingress],
+                "egress": rules,
+            },
+        }
+    ]
+
+
+def to_declared(agent: Agent) -> list[Manifest]:
+    """Egress to all whom an agent's spec names."""
+    return [
+        {
+            "to": [
+                {"podSelector": {"matchLabels": {KIND_LABEL: m.KIND.lower(), NAME_LABEL: name}}}
+                for m, name in declared(agent)
+            ]
+        }
+    ]
+
+
+def dns() -> Manifest:
+    """Egress to the cluster's name servers, also to the one that some nodes run for themselves."""
+    return {
+        "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
+        "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
+    }
+
+
+def to_public(*ports: int) -> Manifest:
+    """Egress to all addresses but private ones and those of cloud metadata.
+
+    Args:
+        ports: TCP ports; all when none is given.
+    """
+    blocks = [{"ipBlock": {"cidr": c, "except": list(e)}} for c, e in PRIVATE.items()]
+    rule: Manifest = {"to": blocks}
+    if ports:
+        rule["ports"] = [{"protocol": "TCP", "port": port} for port in ports]
+    return rule
+
+
+def to_url(url: str, cluster_domain: str) -> list[Manifest]:
+    """Egress to a URL's host: a Service's pods, one address, or a port of any address.
+
+    Args:
+        url: an http or https URL that a spec names.
+        cluster_domain: the domain of Service DNS.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    ports = [{"protocol": "TCP", "port": port}]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        pass
+    else:
+        block = f"{address}/{address.max_prefixlen}"
+        return [{"to": [{"ipBlock": {"cidr": block}}], "ports": ports}]
+    labels = host.removesuffix(f".{cluster_domain}").removesuffix(".svc").split(".")
+    if len(labels) == 1:
+        return [{"to": [{"podSelector": {}}]}]
+    inside: Manifest = {"to": [_namespace(labels[1])]}
+    if host.endswith((".svc", f".svc.{cluster_domain}")):
+        return [inside]
+    # A policy cannot name a host: any address will do, on this port alone.
+    outside: Manifest = {"ports": ports}
+    looks_like_service = len(labels) == 2  # service.namespace, or example.com
+    return [inside, outside] if looks_like_service else [outside]
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: name}}}
