@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from kaos.runtime.client import Client
 from kaos.runtime.config import ClusterConfig
 from kaos.runtime.controller import Controller
-from kaos.runtime.crd import CustomResource, crd
+from kaos.runtime.definition import CustomResource, crd
 from kaos.runtime.errors import RuntimeFailure
 from kaos.runtime.health import HttpServer
 from kaos.runtime.leader import LeaderElection

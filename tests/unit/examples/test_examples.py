@@ -1,0 +1,250 @@
+"""Each example does what its first lines say; 01 also as its reader runs it."""
+
+import asyncio
+import importlib.util
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from kaos.runtime import (
+    CONFIG_MAP,
+    CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT,
+    SERVICE,
+    Client,
+    ClusterConfig,
+    Manager,
+    NotFound,
+    Object,
+    Resource,
+    ResourceType,
+    TerminalError,
+    UnknownKind,
+    define,
+)
+from kaos.testing.waiting import eventually
+from tests.unit.runtime.test_program import kubeconfig
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+Run = Callable[[Manager], Awaitable[Manager]]
+
+
+def load(number: str) -> ModuleType:
+    (path,) = [path for path in EXAMPLES if path.name.startswith(number)]
+    spec = importlib.util.spec_from_file_location(f"example_{number}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Pydantic looks types up in the module of a class.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Bench:
+    """An example at work, and a user beside it."""
+
+    def __init__(self, config: ClusterConfig, client: Client, run: Run) -> None:
+        self.client = client
+        self.namespace = config.namespace
+        self.config = config
+        self._run = run
+
+    async def start(self, setup: Callable[[Manager], Any], *kinds: Any) -> Manager:
+        await define(self.config, *kinds)
+        manager = Manager(self.config)
+        manager.add(setup(manager))
+        return await self._run(manager)
+
+    async def create(self, kind: Resource, name: str, **fields: Any) -> Object:
+        body = ResourceType.of(kind).body(name, self.namespace, **fields)
+        for _ in range(50):
+            try:
+                return await self.client.create(body)
+            except (NotFound, UnknownKind):
+                await asyncio.sleep(0.1)  # a definition takes a moment
+        raise AssertionError
+
+    async def get(self, kind: Resource, name: str) -> Object | None:
+        try:
+            return await self.client.get(kind, name, self.namespace)
+        except NotFound:
+            return None
+
+    async def until(self, kind: Resource, name: str, holds: Callable[[Any], Any]) -> None:
+        """Wait until this holds of an object, which is None while it is not there."""
+
+        async def check() -> bool:
+            return bool(holds(await self.get(kind, name)))
+
+        await eventually(check, within=10)
+
+
+@pytest.fixture
+async def bench(
+    kaos_api: ClusterConfig, kaos_client: Client, kaos_run: Run
+) -> AsyncIterator[Bench]:
+    with capture_logs():
+        yield Bench(kaos_api, kaos_client, kaos_run)
+
+
+def deployment(**annotations: str) -> dict[str, Any]:
+    labels = {"app": "web"}
+    container = {"name": "web", "image": "web:1"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    spec = {"replicas": 3, "selector": {"matchLabels": labels}, "template": template}
+    return {"metadata": {"annotations": annotations}, "spec": spec}
+
+
+def test_the_first_example_is_short() -> None:
+    lines = EXAMPLES[0].read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 30
+
+
+def test_the_front_page_shows_the_first_example() -> None:
+    assert f"```py\n{EXAMPLES[0].read_text()}```" in (ROOT / "docs/runtime.md").read_text()
+
+
+async def test_01_copies_follow_their_source(bench: Bench) -> None:
+    example = load("01")
+    await bench.start(example.mirrors, example.Mirror)
+    await bench.create(CONFIG_MAP, "source", data={"k": "1"})
+    spec = {"source": "source", "copies": ["a", "b"]}
+    await bench.create(example.Mirror, "m", spec=spec)
+    await bench.until(CONFIG_MAP, "b", lambda o: o and o.get("data") == {"k": "1"})
+    await bench.client.patch(CONFIG_MAP, "source", bench.namespace, {"data": {"k": "2"}})
+    await bench.until(CONFIG_MAP, "a", lambda o: o.get("data") == {"k": "2"})
+    await bench.client.delete(CONFIG_MAP, "a", bench.namespace)
+    await bench.until(CONFIG_MAP, "a", lambda o: o and not o.deleting)
+    only = {"spec": {"copies": ["b"]}}
+    await bench.client.patch(example.Mirror, "m", bench.namespace, only)
+    await bench.until(CONFIG_MAP, "a", lambda o: o is None)
+    await bench.client.delete(example.Mirror, "m", bench.namespace)
+    await bench.until(CONFIG_MAP, "b", lambda o: o is None)
+    assert await bench.get(CONFIG_MAP, "source")
+
+
+async def test_01_runs_as_a_program(bench: Bench, tmp_path: Path) -> None:
+    token = await bench.config.credentials.token()
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig(tmp_path, bench.config, token))}
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", EXAMPLES[0]),
+        env=environment,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        example = load("01")
+        await eventually(lambda: _defined(bench.client), within=20)
+        await bench.create(CONFIG_MAP, "source", data={"k": "1"})
+        spec = {"source": "source", "copies": ["a"]}
+        await bench.create(example.Mirror, "m", spec=spec)
+        await bench.until(CONFIG_MAP, "a", lambda o: o and o.get("data") == {"k": "1"})
+        program.terminate()
+        async with asyncio.timeout(10):
+            assert await program.wait() == 0
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+
+
+async def _defined(client: Client) -> bool:
+    return bool(await client.list(CUSTOM_RESOURCE_DEFINITION))
+
+
+async def test_02_a_website_has_its_children_and_says_when_it_serves(bench: Bench) -> None:
+    example = load("02")
+    await bench.start(example.websites, example.Website)
+    site = await bench.create(example.Website, "shop", spec={"image": "nginx", "replicas": 2})
+    assert site.spec["port"] == 80
+    await bench.until(DEPLOYMENT, "shop", lambda o: o and o.spec["replicas"] == 2)
+    await bench.until(SERVICE, "shop", lambda o: o and o.spec["ports"][0]["targetPort"] == "http")
+
+    def says(reason: str, ready: int) -> Callable[[Object], bool]:
+        def check(obj: Object) -> bool:
+            (ready_condition,) = obj.status.get("conditions") or [{}]
+            told = (ready_condition.get("reason"), obj.status.get("readyReplicas"))
+            return told == (reason, ready)
+
+        return check
+
+    await bench.until(example.Website, "shop", says("Starting", 0))
+    status = {"status": {"replicas": 2, "readyReplicas": 2}}
+    await bench.client.patch(DEPLOYMENT, "shop", bench.namespace, status, subresource="status")
+    await bench.until(example.Website, "shop", says("Serving", 2))
+    await bench.client.patch(DEPLOYMENT, "shop", bench.namespace, {"spec": {"replicas": 9}})
+    await bench.until(DEPLOYMENT, "shop", lambda o: o.spec["replicas"] == 2)
+    await bench.client.delete(example.Website, "shop", bench.namespace)
+    await bench.until(SERVICE, "shop", lambda o: o is None)
+
+
+async def test_03_a_folder_goes_with_its_bucket(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUCKETS", str(tmp_path))
+    example = load("03")
+    await bench.start(example.buckets, example.Bucket)
+    bucket = await bench.create(example.Bucket, "b")
+    folder = example.folder(bucket)
+    await eventually(folder.is_dir)
+    (folder / "file").write_text("kept until it goes")
+    await bench.client.delete(example.Bucket, "b", bench.namespace)
+    await bench.until(example.Bucket, "b", lambda o: o is None)
+    assert not folder.exists()
+
+
+async def test_04_a_change_of_a_config_map_restarts_who_uses_it(bench: Bench) -> None:
+    example = load("04")
+    await bench.start(example.restarts)
+    await bench.create(CONFIG_MAP, "settings", data={"k": "1"})
+    await bench.create(DEPLOYMENT, "web", **deployment(**{example.ANNOTATION: "settings, texts"}))
+    await bench.create(DEPLOYMENT, "other", **deployment())
+
+    def digest(obj: Object | None) -> str:
+        assert obj is not None
+        template = obj.spec["template"]["metadata"]
+        return str((template.get("annotations") or {}).get(example.HASH, ""))
+
+    await bench.create(CONFIG_MAP, "texts", data={"t": "1"})
+    await bench.until(DEPLOYMENT, "web", digest)
+    before = digest(await bench.get(DEPLOYMENT, "web"))
+    await bench.client.patch(CONFIG_MAP, "texts", bench.namespace, {"data": {"t": "2"}})
+    await bench.until(DEPLOYMENT, "web", lambda o: digest(o) != before)
+    assert digest(await bench.get(DEPLOYMENT, "other")) == ""
+
+
+async def test_05_deployments_sleep_outside_of_their_hours(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kubeconfig(tmp_path, bench.config, await bench.config.credentials.token())
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    example = load("05")
+    await bench.start(example.hours)
+    at_work, off = {example.HOURS: "0-24"}, {example.HOURS: "0-0"}
+    await bench.create(DEPLOYMENT, "web", **deployment(**at_work))
+    await bench.create(DEPLOYMENT, "night", **deployment(**off))
+    await bench.until(DEPLOYMENT, "night", lambda o: o.spec["replicas"] == 0)
+    awake = {"metadata": {"annotations": at_work}}
+    await bench.client.patch(DEPLOYMENT, "night", bench.namespace, awake)
+    await bench.until(DEPLOYMENT, "night", lambda o: o.spec["replicas"] == 3)
+    web = await bench.get(DEPLOYMENT, "web")
+    assert web is not None
+    assert web.spec["replicas"] == 3
+
+
+def test_05_hours_are_read() -> None:
+    example = load("05")
+    morning, night = datetime(2026, 1, 1, 7, tzinfo=UTC), datetime(2026, 1, 1, 19, tzinfo=UTC)
+    assert example.awake("7-19", morning)
+    assert not example.awake("7-19", night)
+    with pytest.raises(TerminalError, match="expected two hours"):
+        example.awake("always", night)
