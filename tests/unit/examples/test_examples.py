@@ -4,7 +4,8 @@ import asyncio
 import importlib.util
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -88,12 +89,36 @@ class Bench:
         await eventually(check, within=10)
 
 
-@pytest.fixture
-async def bench(
-    kaos_api: ClusterConfig, kaos_client: Client, kaos_run: Run
-) -> AsyncIterator[Bench]:
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
     with capture_logs():
-        yield Bench(kaos_api, kaos_client, kaos_run)
+        yield
+
+
+@pytest.fixture
+def bench(kaos_api: ClusterConfig, kaos_client: Client, kaos_run: Run) -> Bench:
+    return Bench(kaos_api, kaos_client, kaos_run)
+
+
+@asynccontextmanager
+async def program(bench: Bench, path: Path, folder: Path) -> AsyncIterator[None]:
+    """An example as its reader runs it; it must end well when it is told to."""
+    token = await bench.config.credentials.token()
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, path),
+        env={**os.environ, "KUBECONFIG": str(kubeconfig(folder, bench.config, token))},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+        running.terminate()
+        async with asyncio.timeout(10):
+            assert await running.wait() == 0
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
 
 
 def deployment(**annotations: str) -> dict[str, Any]:
@@ -133,28 +158,13 @@ async def test_01_copies_follow_their_source(bench: Bench) -> None:
 
 
 async def test_01_runs_as_a_program(bench: Bench, tmp_path: Path) -> None:
-    token = await bench.config.credentials.token()
-    environment = {**os.environ, "KUBECONFIG": str(kubeconfig(tmp_path, bench.config, token))}
-    program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", EXAMPLES[0]),
-        env=environment,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
+    async with program(bench, EXAMPLES[0], tmp_path):
         example = load("01")
         await eventually(lambda: _defined(bench.client), within=20)
         await bench.create(CONFIG_MAP, "source", data={"k": "1"})
         spec = {"source": "source", "copies": ["a"]}
         await bench.create(example.Mirror, "m", spec=spec)
         await bench.until(CONFIG_MAP, "a", lambda o: o and o.get("data") == {"k": "1"})
-        program.terminate()
-        async with asyncio.timeout(10):
-            assert await program.wait() == 0
-    finally:
-        if program.returncode is None:
-            program.kill()
-            await program.wait()
 
 
 async def _defined(client: Client) -> bool:
@@ -222,23 +232,20 @@ async def test_04_a_change_of_a_config_map_restarts_who_uses_it(bench: Bench) ->
     assert digest(await bench.get(DEPLOYMENT, "other")) == ""
 
 
-async def test_05_deployments_sleep_outside_of_their_hours(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = kubeconfig(tmp_path, bench.config, await bench.config.credentials.token())
-    monkeypatch.setenv("KUBECONFIG", str(path))
+async def test_05_deployments_sleep_outside_of_their_hours(bench: Bench, tmp_path: Path) -> None:
     example = load("05")
-    await bench.start(example.hours)
     at_work, off = {example.HOURS: "0-24"}, {example.HOURS: "0-0"}
-    await bench.create(DEPLOYMENT, "web", **deployment(**at_work))
-    await bench.create(DEPLOYMENT, "night", **deployment(**off))
-    await bench.until(DEPLOYMENT, "night", lambda o: o.spec["replicas"] == 0)
-    awake = {"metadata": {"annotations": at_work}}
-    await bench.client.patch(DEPLOYMENT, "night", bench.namespace, awake)
-    await bench.until(DEPLOYMENT, "night", lambda o: o.spec["replicas"] == 3)
-    web = await bench.get(DEPLOYMENT, "web")
-    assert web is not None
-    assert web.spec["replicas"] == 3
+    # As a program: kr8s never closes its connections.
+    async with program(bench, EXAMPLES[4], tmp_path):
+        await bench.create(DEPLOYMENT, "web", **deployment(**at_work))
+        await bench.create(DEPLOYMENT, "night", **deployment(**off))
+        await bench.until(DEPLOYMENT, "night", lambda o: o.spec["replicas"] == 0)
+        awake = {"metadata": {"annotations": at_work}}
+        await bench.client.patch(DEPLOYMENT, "night", bench.namespace, awake)
+        await bench.until(DEPLOYMENT, "night", lambda o: o.spec["replicas"] == 3)
+        web = await bench.get(DEPLOYMENT, "web")
+        assert web is not None
+        assert web.spec["replicas"] == 3
 
 
 def test_05_hours_are_read() -> None:
