@@ -21,7 +21,7 @@ from kaos.api.modelapi import (
     Pull,
 )
 from kaos.api.pod import EnvVar, GatewayRoute, KeySource, Resources
-from kaos.api.workload import Container, Network, NetworkMode, Workload, WorkloadSpec
+from kaos.api.workload import Autoscaling, Container, Network, NetworkMode, Workload, WorkloadSpec
 
 MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)
 
@@ -41,6 +41,7 @@ __all__ = [
     "AgentSpec",
     "AgentStatus",
     "ApiKey",
+    "Autoscaling",
     "Condition",
     "Container",
     "CustomResource",

@@ -121,6 +121,7 @@ class Agent(Workload):
         AGE,
     )
     RULES: ClassVar[tuple[tuple[str, str], ...]] = (
+        *Workload.RULES,
         (ONE_TEXT_RULE, "set one of config.instructions and config.instructionsFrom"),
     )
 

@@ -106,8 +106,8 @@ class ModelAPISpec(WorkloadSpec):
             raise ValueError("mode Hosted needs hostedConfig")
         if self.mode is Mode.PROXY and self.proxy_config is None:
             raise ValueError("mode Proxy needs proxyConfig")
-        if self.replicas > 1 and self.hosted_config and self.hosted_config.storage is not None:
-            raise ValueError("replicas above 1 cannot share hostedConfig.storage; unset one")
+        if self.most_replicas > 1 and self.hosted_config and self.hosted_config.storage is not None:
+            raise ValueError("several replicas cannot share hostedConfig.storage; unset one")
         return self
 
     @property
@@ -148,6 +148,7 @@ class ModelAPI(Workload):
         AGE,
     )
     RULES: ClassVar[tuple[tuple[str, str], ...]] = (
+        *Workload.RULES,
         ("self.mode != 'Hosted' || has(self.hostedConfig)", "mode Hosted needs hostedConfig"),
         ("self.mode != 'Proxy' || has(self.proxyConfig)", "mode Proxy needs proxyConfig"),
     )

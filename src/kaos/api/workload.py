@@ -23,6 +23,9 @@ PRESERVE: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 PodSpecPatch = Annotated[dict[str, Any], Field(json_schema_extra=PRESERVE)]
 
 
+BOUNDS_RULE = (
+    "!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas"
+)
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
@@ -79,6 +82,26 @@ class Network(Model):
     )
 
 
+class Autoscaling(Model):
+    """How many pods, by how busy they are."""
+
+    min_replicas: int = Field(default=1, ge=1, le=1000, description="Never fewer pods than these.")
+    max_replicas: int = Field(ge=1, le=1000, description="Never more pods than these.")
+    target_cpu: int = Field(
+        default=80,
+        ge=1,
+        le=1000,
+        alias="targetCPUUtilizationPercentage",
+        description="How busy pods shall be on average, in percent of the CPU that they request.",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("minReplicas is above maxReplicas")
+        return self
+
+
 class WorkloadSpec(Model):
     """The part of a spec that is about pods, not about agents, models or tools."""
 
@@ -91,6 +114,10 @@ class WorkloadSpec(Model):
         le=1000,
         description="How many pods serve it. Applied when it changes: a Deployment that somebody "
         "scales by hand or by an HPA of their own is left as it is.",
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None,
+        description="A HorizontalPodAutoscaler decides how many pods; replicas is not used then.",
     )
     resources: Resources = Field(
         default_factory=Resources, description="What its main container asks of the node."
@@ -118,6 +145,18 @@ class WorkloadSpec(Model):
         default=False, description="Whether all its pods are stopped; everything else stays."
     )
 
+    @property
+    def least_replicas(self) -> int:
+        """How many pods there are when nobody is busy."""
+        if self.suspend:
+            return 0
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """How many pods there may be."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas
+
 
 class WorkloadStatus(Status):
     """What the controller has seen of the pods."""
@@ -131,6 +170,9 @@ class Workload(CustomResource):
     """A resource that is a Deployment with a Service in front."""
 
     SCALABLE: ClassVar[bool] = True
+    RULES: ClassVar[tuple[tuple[str, str], ...]] = (
+        (BOUNDS_RULE, "autoscaling.minReplicas is above maxReplicas"),
+    )
     NAME_LENGTH: ClassVar[int] = 53
     """How long a name may be, so that its Service's (`mcpserver-<name>`) is a DNS label."""
 

@@ -17,7 +17,7 @@ from kaos.api import InvalidSpecError, Workload
 from kaos.reconcilers.availability import Availability, PodView, availability
 from kaos.reconcilers.children.names import child_name, selector
 from kaos.reconcilers.children.patch import PatchError
-from kaos.reconcilers.children.scaling import scaled
+from kaos.reconcilers.children.scaling import HEIR, handed_over, scaled, scaling_children
 from kaos.reconcilers.children.workload import Manifest
 from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase
 from kaos.reconcilers.dependencies import Dependency, finding
@@ -28,10 +28,12 @@ from kaos.reconcilers.settings import Settings
 from kaos.runtime import (
     CONFIG_MAP,
     DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
     NETWORK_POLICY,
     PERSISTENT_VOLUME_CLAIM,
     POD,
+    POD_DISRUPTION_BUDGET,
     SERVICE,
     ApiError,
     ApplySet,
@@ -52,6 +54,8 @@ CHILD_KINDS = (
     CONFIG_MAP,
     PERSISTENT_VOLUME_CLAIM,
     NETWORK_POLICY,
+    HORIZONTAL_POD_AUTOSCALER,
+    POD_DISRUPTION_BUDGET,
     HTTP_ROUTE,
 )
 PODS_OF = "kaos.tools/workload"
@@ -178,13 +182,15 @@ class WorkloadReconciler(Generic[R]):
         live = self.deployment(resource)
         pod: Manifest = {}
         digest, children = "", []
-        for child in plan.children:
+        for child in [*plan.children, *scaling_children(resource)]:
             if child["kind"] == DEPLOYMENT.kind:
                 pod = child["spec"]["template"]["spec"]
                 digest = self.references.digest(pod, obj.namespace, own)
                 child = scaled(annotated(child, digest), resource, live)  # noqa: PLW2901
             children.append(child)
         try:
+            if heirloom := handed_over(resource, live):
+                await self.client.apply(heirloom, field_manager=HEIR, force=False)
             await self.children.apply(obj, children)
         except NameConflict as error:
             outcome.accepted = Finding(Type.ACCEPTED, False, Reason.NAME_CONFLICT, str(error))

@@ -185,6 +185,16 @@ def pod_spec(
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        # Always, though it means nothing to a single pod: a template that changed with the number
+        # of pods would make `kubectl scale` replace them all.
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector(resource)},
+            }
+        ],
     }
     if spec.service_account_name is not None:
         pod["serviceAccountName"] = spec.service_account_name
