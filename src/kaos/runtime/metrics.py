@@ -5,7 +5,7 @@ of a controller exists with value 0 from the start, so that a rate() over it is 
 failure on.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0)
 RESULTS = ("success", "error", "requeue", "requeue_after")
@@ -15,7 +15,10 @@ class Metrics:
     """All metrics of one manager."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
+        if registry is None:
+            registry = CollectorRegistry()
+            ProcessCollector(registry=registry)  # process_*, as every Go controller has
+        self.registry = registry
         self.reconcile_total = self._counter(
             "controller_runtime_reconcile", "Reconciles by result.", "controller", "result"
         )

@@ -6,12 +6,13 @@ what a caller sent (a path or a model's name from a request would be a new serie
 Does not: start a server of its own; `page` is an ASGI endpoint for the server there is.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
 registry = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=registry)
 """Where every metric of this process is registered."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -35,6 +36,11 @@ def http_requests(method: str, status: int, seconds: float) -> None:
 def counter(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Counter:
     """Make a counter in the process's registry."""
     return Counter(name, documentation, labels, registry=registry)
+
+
+def gauge(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
+    """Make a gauge in the process's registry."""
+    return Gauge(name, documentation, labels, registry=registry)
 
 
 def histogram(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Histogram:
