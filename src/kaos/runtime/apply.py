@@ -175,11 +175,10 @@ class ApplySet:
     def _is_as_desired(
         self, resource: ResourceType, live: Object, body: Mapping[str, Any], digest: str
     ) -> bool:
-        if live.metadata.annotations.get(HASH_ANNOTATION) != digest:
-            return False
         seen = (digest, _fingerprint(live))
         if self._accepted.get((resource, live.key)) == seen:
             return True
+        # The body holds the hash too, so this also tells whether we want something else now.
         if not contains(live.to_dict(), body):
             return False
         self._accepted[resource, live.key] = seen

@@ -38,6 +38,7 @@ BACKOFF_LAST = 30.0
 BACKOFF_RESET = 120.0
 TIMEOUTS = (300, 600)
 SHORT_WATCH = 1.0
+_CLOCK_STEP = 0.001
 TRIES_BEFORE_LIST = 5
 UNSERVED_FIRST = 1.0
 UNSERVED_LAST = 10.0
@@ -145,8 +146,9 @@ class Watcher:
 
     def next_action(self, now: float) -> Action:
         """What to do now."""
-        if now < self._not_before:
-            return Wait(self._not_before - now)
+        left = self._not_before - now
+        if left > _CLOCK_STEP:  # a sleep may end a rounding error early: do not ask for the rest
+            return Wait(left)
         if self._watching:
             return OpenWatch(self._watch_params(self._version))
         if self._streaming and not self._fell_back:

@@ -240,6 +240,15 @@ def test_backoff_doubles_to_its_limit_and_starts_anew_after_health() -> None:
     assert skip_wait(machine, now + 121)[0] - now - 121 <= 1.6
 
 
+def test_a_wait_that_ends_a_rounding_error_early_is_over() -> None:
+    """Found by the property test: a wait of 4e-16 s, asked for without end."""
+    machine = watching()
+    machine.on_error(Unreachable("GET /", "refused"), 0.1)
+    action = machine.next_action(0.1)
+    assert isinstance(action, Wait)
+    assert isinstance(machine.next_action(0.1 + action.seconds - 1e-12), OpenWatch)
+
+
 def test_streaming_lists_fill_a_buffer_until_their_end_is_marked() -> None:
     machine = Watcher(random.Random(1))
     action = machine.next_action(0)
