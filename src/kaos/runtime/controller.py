@@ -25,6 +25,7 @@ from kaos.runtime.codec import Object
 from kaos.runtime.errors import (
     ApiError,
     Conflict,
+    Forbidden,
     NotFound,
     NotLeader,
     RuntimeFailure,
@@ -364,6 +365,11 @@ class Controller:
             self._queue.forget(work.item)
             self._log.error("reconcile.failed", error=str(error), retry=False)
             return
+        if _namespace_ends(error):
+            # Nothing can be created there any more, and the object itself is about to go.
+            self._queue.forget(work.item)
+            self._log.debug("reconcile.namespace_ends")
+            return
         cause = f"retry after {type(error).__name__}"
         delay = self._queue.add_rate_limited(work.item, priority=work.priority, cause=cause)
         failed = self._log.bind(error=str(error), retry_in=delay)
@@ -381,6 +387,13 @@ def _is_only(error: Exception, kind: type[Exception] | tuple[type[Exception], ..
     if isinstance(error, ExceptionGroup):
         return error.split(kind)[1] is None
     return isinstance(error, kind)
+
+
+def _namespace_ends(error: Exception) -> bool:
+    """Whether the API server refused a write because the namespace is being deleted."""
+    return isinstance(error, Forbidden) and any(
+        cause.reason == "NamespaceTerminating" for cause in error.causes
+    )
 
 
 def _cause(change: Change) -> str:

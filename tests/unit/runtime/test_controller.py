@@ -12,6 +12,7 @@ from kaos.runtime import (
     CONFIG_MAP,
     Conflict,
     Controller,
+    Forbidden,
     Object,
     Owns,
     Request,
@@ -89,6 +90,18 @@ async def test_a_terminal_error_is_not_tried_again_until_a_change(server: FakeSe
         await settle()
     assert len(recorder.calls) == 2
     assert value(made, "controller_runtime_terminal_reconcile_errors_total", controller="t") == 1
+
+
+async def test_a_namespace_that_ends_is_no_failure_to_try_again(server: FakeServer) -> None:
+    causes = [{"reason": "NamespaceTerminating", "message": "namespace x is being terminated"}]
+    recorder = raising(Forbidden(403, "Forbidden", "no new content", {"causes": causes}))
+    made = manager(server)
+    made.add(Controller("t", recorder, for_=THING))
+    with capture_logs() as logs:
+        async with running(made):
+            await settle(60)
+    assert len(recorder.calls) == 1
+    assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
 
 
 async def test_terminal_errors_of_a_task_group_are_terminal_too(server: FakeServer) -> None:
