@@ -1,10 +1,11 @@
 """The MCPServer: tools that agents may call, served over MCP streamable HTTP."""
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from kaos.api import compat
 from kaos.api.meta import (
     AGE,
     ENDPOINT,
@@ -18,11 +19,17 @@ from kaos.api.meta import (
 from kaos.api.pod import EnvVars, KeySelector
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
+IMAGE_RULE = (
+    "!has(self.type) || self.type != 'custom' || (has(self.container) && has(self.container.image))"
+)
+
 
 class ServerType(StrEnum):
     """What runs the tools."""
 
     PYTHON = "python-runtime"
+    CUSTOM = "custom"
+    REMOTE = "remote"
 
 
 class Tools(Model):
@@ -61,18 +68,58 @@ class MCPServerConfig(Model):
     )
     env: EnvVars = Field(default_factory=list, description="Variables of the server's container.")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> "MCPServerConfig":
-        if (self.mcp is None) == (self.tools is None):
-            raise ValueError("set exactly one of mcp and tools")
-        return self
-
 
 class MCPServerSpec(WorkloadSpec):
     """What the user wants of an MCPServer."""
 
-    type: ServerType = Field(description="What runs the tools.")
-    config: MCPServerConfig = Field(description="Which tools are served.")
+    type: ServerType | None = Field(
+        default=None,
+        description="What runs the tools. python-runtime: built-in servers and Python source. "
+        "custom: the image in container.image, which serves MCP at /mcp on port 8000. "
+        "remote: nothing here, agents call url.",
+    )
+    runtime: str | None = Field(
+        default=None,
+        max_length=63,
+        description="The earlier spelling of type: python-string or custom.",
+    )
+    params: str | None = Field(
+        default=None,
+        max_length=262144,
+        description="The earlier spelling of config.tools.fromString.",
+    )
+    config: MCPServerConfig = Field(
+        default_factory=MCPServerConfig, description="Which tools are served."
+    )
+    url: str | None = Field(
+        default=None,
+        max_length=2048,
+        pattern=r"^https?://[^\s/]",
+        description="For type remote: where the server speaks MCP over streamable HTTP.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _todays_spelling(cls, spec: Any) -> Any:
+        return compat.mcpserver_spec(spec) if isinstance(spec, dict) else spec
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        sources = [s for s in (self.config.mcp, self.config.tools) if s is not None]
+        match self.type:
+            case None:
+                raise ValueError("set type: python-runtime, custom or remote")
+            case ServerType.PYTHON if len(sources) != 1:
+                raise ValueError("config: set exactly one of mcp and tools")
+            case ServerType.CUSTOM if self.container.image is None:
+                raise ValueError("type custom needs container.image")
+            case ServerType.REMOTE if self.url is None:
+                raise ValueError("type remote needs url")
+        if self.type is not ServerType.PYTHON and sources:
+            raise ValueError(f"config: mcp and tools are for type python-runtime, not {self.type}")
+        if self.type is not ServerType.REMOTE and self.url is not None:
+            raise ValueError(f"url is for type remote, not {self.type}")
+        return self
 
 
 class MCPServer(Workload):
@@ -88,6 +135,12 @@ class MCPServer(Workload):
         ENDPOINT,
         MESSAGE,
         AGE,
+    )
+    RULES: ClassVar[tuple[tuple[str, str], ...]] = (
+        *Workload.RULES,
+        ("has(self.type) != has(self.runtime)", "set type (or runtime, the earlier spelling)"),
+        (IMAGE_RULE, "type custom needs container.image"),
+        ("!has(self.type) || (self.type == 'remote') == has(self.url)", "url is for type remote"),
     )
 
     kind: Literal["MCPServer"] = "MCPServer"

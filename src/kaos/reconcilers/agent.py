@@ -1,6 +1,6 @@
 """The Agent's reconciler: which model, which servers, which peers, and who has the short path."""
 
-from kaos.api import Agent, MCPServer, Mode, ModelAPI
+from kaos.api import Agent, MCPServer, Mode, ModelAPI, ServerType
 from kaos.reconcilers.children.agent import agent_children, endpoint
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.dependencies import Dependency
@@ -41,6 +41,7 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 self.settings,
                 routes=self.cache.synced(HTTP_ROUTE),
                 short_path=conflict is None,
+                remotes=self._remotes(resource),
             )
         exposed = spec.agent_network.expose
         return Plan(
@@ -49,9 +50,18 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             children=children,
             endpoint=endpoint(resource, self.settings) if exposed else "",
             extra={"model": model},
-            exposed=exposed,
+            unrouted="" if exposed else "agentNetwork.expose is false",
             route_conflict=conflict or "",
         )
+
+    def _remotes(self, agent: Agent) -> dict[str, str]:
+        """The URLs of those of its servers that run elsewhere."""
+        found = {}
+        for name in agent.spec.mcp_servers:
+            server = self.cache.get(MCPServer, name, agent.namespace)
+            if server is not None and server.spec.get("type") == ServerType.REMOTE:
+                found[name] = str(server.spec.get("url", ""))
+        return {name: url for name, url in found.items() if url}
 
     def _first_claimant(self, agent: Agent) -> str | None:
         """Who else has the path `/<name>`: the oldest agent of that name, in any namespace."""

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     DEPENDENCY_MISSING = "DependencyMissing"
     DEPENDENCY_NOT_READY = "DependencyNotReady"
     WAITING_FOR_DEPENDENCIES = "WaitingForDependencies"
+    REMOTE = "Remote"
     MODEL_PULLING = "ModelPulling"
     MODEL_PULL_FAILED = "ModelPullFailed"
     ROUTE_ACCEPTED = "RouteAccepted"

@@ -12,7 +12,7 @@ def routed(
     status: dict[str, Any] | None,
     *,
     installed: bool,
-    exposed: bool,
+    unrouted: str = "",
     conflict: str = "",
 ) -> Finding:
     """The Routed condition.
@@ -21,15 +21,15 @@ def routed(
         resource: whose route it is.
         status: the HTTPRoute's status; None when there is no such object.
         installed: whether the cluster has the Gateway API.
-        exposed: whether a route is wanted.
+        unrouted: why no route is wanted; empty when one is.
         conflict: who has the short path that this resource would have had.
     """
 
     def finding(ok: bool, reason: Reason | str, message: str) -> Finding:
         return Finding(Type.ROUTED, ok, reason, message)
 
-    if not exposed:
-        return finding(False, Reason.NOT_EXPOSED, "agentNetwork.expose is false")
+    if unrouted:
+        return finding(False, Reason.NOT_EXPOSED, unrouted)
     if not installed:
         message = "the Gateway API (HTTPRoute) is not installed; the Service works without it"
         return finding(False, Reason.GATEWAY_API_MISSING, message)

@@ -71,8 +71,9 @@ class Plan:
         children: the objects that shall exist; None leaves what exists as it is.
         endpoint: the URL by which other pods reach the resource.
         extra: further fields of the status.
-        exposed: whether a route is wanted at all.
+        unrouted: why no route is wanted; empty when one is.
         route_conflict: who has the short path that this resource would have had.
+        available: the Available condition of what runs no pods here.
     """
 
     accepted: Finding
@@ -80,8 +81,9 @@ class Plan:
     needs: Sequence[Dependency] = ()
     endpoint: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
-    exposed: bool = True
+    unrouted: str = ""
     route_conflict: str = ""
+    available: Finding | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +151,8 @@ class WorkloadReconciler(Generic[R]):
         available, extra = await self.observe(resource, seen)
         if failed is not None and not is_refusal(failed):
             available = Finding(Type.AVAILABLE, False, Reason.APPLY_FAILED, failed.message)
+        elif plan.available is not None:
+            available = plan.available
         elif resource.spec.suspend:
             available = Finding(Type.AVAILABLE, False, Reason.SUSPENDED, "spec.suspend is true")
         findings = [
@@ -166,7 +170,7 @@ class WorkloadReconciler(Generic[R]):
             **extra,
         }
         word = phase(findings, problem=seen.problem is not None)
-        if resource.spec.suspend and word is not Phase.FAILED:
+        if available.reason == Reason.SUSPENDED and word is not Phase.FAILED:
             word = Phase.SUSPENDED
         await self._report(obj, findings, word, extra)
         if failed is not None and not is_refusal(failed):
@@ -182,7 +186,8 @@ class WorkloadReconciler(Generic[R]):
         live = self.deployment(resource)
         pod: Manifest = {}
         digest, children = "", []
-        for child in [*plan.children, *scaling_children(resource)]:
+        scaling = scaling_children(resource) if plan.available is None else []
+        for child in [*plan.children, *scaling]:
             if child["kind"] == DEPLOYMENT.kind:
                 pod = child["spec"]["template"]["spec"]
                 digest = self.references.digest(pod, obj.namespace, own)
@@ -238,7 +243,7 @@ class WorkloadReconciler(Generic[R]):
             resource,
             route.status if route else None,
             installed=self.cache.synced(HTTP_ROUTE),
-            exposed=plan.exposed,
+            unrouted=plan.unrouted,
             conflict=plan.route_conflict,
         )
 

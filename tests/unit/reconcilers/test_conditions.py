@@ -54,7 +54,7 @@ def parents(*conditions: tuple[str, str]) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("status", "options", "reason"),
     [
-        (None, {"exposed": False}, "NotExposed"),
+        (None, {"unrouted": "expose is false"}, "NotExposed"),
         (None, {"installed": False}, "GatewayAPIMissing"),
         (None, {"conflict": "Agent other/assistant"}, "RouteConflict"),
         (None, {}, "RoutePending"),
@@ -63,7 +63,7 @@ def parents(*conditions: tuple[str, str]) -> dict[str, object]:
     ],
 )
 def test_routed(status: dict[str, object] | None, options: dict[str, object], reason: str) -> None:
-    given = {"installed": True, "exposed": True, **options}
+    given = {"installed": True, **options}
     assert routed(agent(), status, **given).reason == reason  # type: ignore[arg-type]
 
 

@@ -1,12 +1,15 @@
 """An Agent's children: Deployment, Service and HTTPRoute.
 
 The addresses of its ModelAPI, servers and peers follow from their names alone, so nothing here
-depends on what exists yet: a peer that comes later needs no new pod.
+depends on what exists yet: a peer that comes later needs no new pod. Only a remote server has an
+address of its own; an agent that was there before it gets a new pod.
 """
+
+from collections.abc import Mapping
 
 from kaos.api import Agent, MCPServer, ModelAPI
 from kaos.reconcilers.children.names import HTTP_PORT, env_name, service_name
-from kaos.reconcilers.children.network import network_policy, to_declared, uses_labels
+from kaos.reconcilers.children.network import network_policy, to_declared, to_url, uses_labels
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
     Manifest,
@@ -29,7 +32,9 @@ def endpoint(agent: Agent, settings: Settings) -> str:
     return settings.service_url(service_name(Agent, agent.name), agent.namespace, SERVICE_PORT)
 
 
-def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str, str]]:
+def environment(
+    agent: Agent, model: str, settings: Settings, remotes: Mapping[str, str]
+) -> list[tuple[str, str]]:
     """The generated variables of an agent's container."""
     spec, namespace = agent.spec, agent.namespace
     url = settings.service_url
@@ -49,8 +54,8 @@ def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str,
     if spec.mcp_servers:
         env.append(("MCP_SERVERS", ",".join(spec.mcp_servers)))
     for name in spec.mcp_servers:
-        base = url(service_name(MCPServer, name), namespace, HTTP_PORT)
-        env.append((f"MCP_SERVER_{env_name(name)}_URL", f"{base}/mcp"))
+        here = url(service_name(MCPServer, name), namespace, HTTP_PORT) + "/mcp"
+        env.append((f"MCP_SERVER_{env_name(name)}_URL", literal(remotes.get(name, here))))
     peers = spec.agent_network.access
     if peers:
         env.append(("PEER_AGENTS", ",".join(peers)))
@@ -61,7 +66,13 @@ def environment(agent: Agent, model: str, settings: Settings) -> list[tuple[str,
 
 
 def agent_children(
-    agent: Agent, model: str, settings: Settings, *, routes: bool, short_path: bool = True
+    agent: Agent,
+    model: str,
+    settings: Settings,
+    *,
+    routes: bool,
+    short_path: bool = True,
+    remotes: Mapping[str, str] | None = None,
 ) -> list[Manifest]:
     """Everything that an Agent needs in order to run.
 
@@ -71,15 +82,19 @@ def agent_children(
         settings: of the controller.
         routes: whether the cluster has the Gateway API.
         short_path: whether `/<name>` is this agent's to have.
+        remotes: the URLs of those of its servers that run elsewhere.
     """
-    spec = agent.spec
+    spec, remotes = agent.spec, remotes or {}
     # A MODEL_NAME of the user's is already in `model`, in the spelling of the ModelAPI.
     user = [v for v in spec.config.env if v.name != "MODEL_NAME" or v.value_from]
     source = spec.config.instructions_from
     from_keys = {"AGENT_INSTRUCTIONS": source} if source else {}
     exposed = spec.agent_network.expose
+    egress = to_declared(agent)
+    for remote in remotes.values():
+        egress += to_url(remote, settings.cluster_domain)
     children = [
-        *network_policy(agent, settings, port=HTTP_PORT, egress=to_declared(agent), routed=exposed),
+        *network_policy(agent, settings, port=HTTP_PORT, egress=egress, routed=exposed),
         deployment(
             agent,
             [
@@ -88,7 +103,7 @@ def agent_children(
                     settings.image,
                     (),
                     command=COMMAND,
-                    env=variables(environment(agent, model, settings), user, from_keys),
+                    env=variables(environment(agent, model, settings, remotes), user, from_keys),
                     resources=spec.resources.manifest(),
                 )
             ],

@@ -81,6 +81,15 @@ def http_probes(port: str | int = "http") -> Manifest:
     }
 
 
+def tcp_probes() -> Manifest:
+    """Probes of a server of somebody else's: all that is asked is that it takes connections."""
+    probes = http_probes()
+    for probe in probes.values():
+        del probe["httpGet"]
+        probe["tcpSocket"] = {"port": "http"}
+    return probes
+
+
 def container(
     name: str,
     image: str,
