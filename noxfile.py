@@ -43,8 +43,7 @@ def lint(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """The fast tests, with coverage."""
     install(session, "test", "e2e")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "report")
+    session.run("pytest", "-n", "auto", "--cov", "--cov-report=term", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
