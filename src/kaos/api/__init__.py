@@ -12,6 +12,7 @@ from kaos.api.mcpserver import MCPServer, MCPServerConfig, MCPServerSpec, Server
 from kaos.api.meta import GROUP, VERSION, Condition, CustomResource, InvalidSpecError, Status
 from kaos.api.modelapi import (
     ApiKey,
+    ConfigYaml,
     HostedConfig,
     Mode,
     ModelAPI,
@@ -43,6 +44,7 @@ __all__ = [
     "ApiKey",
     "Autoscaling",
     "Condition",
+    "ConfigYaml",
     "Container",
     "CustomResource",
     "EnvVar",

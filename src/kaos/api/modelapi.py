@@ -15,7 +15,7 @@ from kaos.api.meta import (
     PrinterColumn,
     column,
 )
-from kaos.api.pod import EnvVars, KeySource, Quantity
+from kaos.api.pod import EnvVars, KeySelector, KeySource, Quantity, Resources
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
@@ -40,6 +40,15 @@ class HostedConfig(Model):
         description="Size of a claim that keeps the model over restarts; without it, a pod that is "
         "replaced pulls the model again.",
     )
+    gpus: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="How many NVIDIA GPUs it gets; others are asked for by resources.limits.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources, description="What Ollama asks of the node; wins over resources."
+    )
     env: EnvVars = Field(default_factory=list, description="Variables of Ollama's container.")
 
     @property
@@ -58,6 +67,23 @@ class ApiKey(Model):
     def _one_source(self) -> "ApiKey":
         if (self.value is None) == (self.value_from is None):
             raise ValueError("set exactly one of value and valueFrom")
+        return self
+
+
+class ConfigYaml(Model):
+    """The gateway's configuration as a whole; exactly one is set."""
+
+    from_string: str | None = Field(
+        default=None, min_length=1, max_length=262144, description="The YAML itself."
+    )
+    from_secret_key_ref: KeySelector | None = Field(
+        default=None, description="A key of a Secret that holds it."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ConfigYaml":
+        if (self.from_string is None) == (self.from_secret_key_ref is None):
+            raise ValueError("set exactly one of fromString and fromSecretKeyRef")
         return self
 
 
@@ -84,12 +110,21 @@ class ProxyConfig(Model):
         description="The upstream's URL, with /v1 where it has one.",
     )
     api_key: ApiKey | None = Field(default=None, description="The upstream's API key.")
+    config_yaml: ConfigYaml | None = Field(
+        default=None,
+        description="The configuration file of kaos.modelapi, instead of apiBase and provider; "
+        "models says which of its names agents may ask for.",
+    )
     env: EnvVars = Field(default_factory=list, description="Variables of the proxy's container.")
 
     @model_validator(mode="after")
     def _reachable(self) -> "ProxyConfig":
+        if self.config_yaml is not None:
+            if self.provider is not None or self.api_base is not None:
+                raise ValueError("configYaml replaces apiBase and provider; set one or the other")
+            return self
         if self.provider is None and self.api_base is None:
-            raise ValueError("set apiBase (an OpenAI-compatible URL) or provider")
+            raise ValueError("set apiBase (an OpenAI-compatible URL), provider or configYaml")
         return self
 
 

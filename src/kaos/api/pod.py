@@ -107,6 +107,20 @@ class Resources(Model):
         return self.model_dump(by_alias=True, exclude_defaults=True)
 
 
+Hostname = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    ),
+]
+
+Hostnames = Annotated[
+    list[Hostname], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+]
+
+
 class GatewayRoute(Model):
     """How the resource is served through the Gateway."""
 
@@ -114,4 +128,8 @@ class GatewayRoute(Model):
         default=None,
         pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}$",
         description="The longest a request may take, e.g. 120s; 0s means no limit.",
+    )
+    hostnames: Hostnames = Field(
+        default_factory=list,
+        description="Host names under which it is served; all that the Gateway has when empty.",
     )

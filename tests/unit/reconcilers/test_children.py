@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kaos.api import InvalidSpecError, ModelAPI
 from kaos.reconcilers.children.agent import agent_children
 from kaos.reconcilers.children.mcpserver import mcpserver_children
 from kaos.reconcilers.children.modelapi import modelapi_children
@@ -198,3 +199,60 @@ def test_a_probe_port_is_a_port_of_its_container() -> None:
             names = {port["name"] for port in container["ports"]}
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 assert container[probe]["httpGet"]["port"] in names
+
+
+def template(api: ModelAPI) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    children = by_kind(modelapi_children(api, SETTINGS, routes=False))
+    found: dict[str, Any] = children["Deployment"]["spec"]["template"]
+    return found, children
+
+
+OWN = "models:\n- {name: 'gpt-*', api_base: 'https://api.up.test/v1', api_key_env: KEY}\n"
+
+
+def test_the_users_own_configuration_is_passed_on_as_it_is() -> None:
+    pod, children = template(proxy("gpt-5", configYaml={"fromString": OWN}))
+
+    assert children["ConfigMap"]["data"] == {"config.yaml": OWN}
+    assert pod["spec"]["containers"][0]["args"][-1] == "/etc/kaos/config.yaml"
+    upstream = {"ports": [{"protocol": "TCP", "port": 443}]}
+    assert children["NetworkPolicy"]["spec"]["egress"][1:] == [upstream]
+
+
+def test_w5_a_configuration_in_a_secret_is_mounted() -> None:
+    ref = {"name": "s", "key": "k"}
+    pod, children = template(proxy("gpt-5", configYaml={"fromSecretKeyRef": ref}))
+
+    assert pod["spec"]["volumes"][0]["secret"] == {
+        "secretName": "s",
+        "items": [{"key": "k", "path": "config.yaml"}],
+    }
+    assert "ConfigMap" not in children
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("models: [", "while parsing"),
+        ("- a", "needs a list named models"),
+        ("model_list: []", "needs a list named models"),
+        (OWN.replace("gpt-*", "other"), 'has no entry for model "gpt-5" .it has: other'),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused(text: str, says: str) -> None:
+    with pytest.raises(InvalidSpecError, match=says):
+        template(proxy("gpt-5", configYaml={"fromString": text}))
+
+
+def test_w14_a_hosted_model_gets_gpus_and_memory() -> None:
+    memory = {"requests": {"memory": "8Gi"}}
+    pod, children = template(hosted(gpus=2, resources=memory))
+    resources = pod["spec"]["containers"][0]["resources"]
+    assert resources == {**memory, "limits": {"nvidia.com/gpu": 2}}
+    assert children["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_routes_are_kept_to_the_host_names_that_are_asked_for() -> None:
+    one = agent(gatewayRoute={"hostnames": ["chat.example.test"]})
+    route = by_kind(agent_children(one, "m", SETTINGS, routes=True))["HTTPRoute"]
+    assert route["spec"]["hostnames"] == ["chat.example.test"]

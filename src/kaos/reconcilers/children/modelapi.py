@@ -1,17 +1,16 @@
-"""A ModelAPI's children: Ollama with its puller (Hosted), or the model gateway (Proxy).
+"""A ModelAPI's children: Ollama with its puller (Hosted), or the model gateway (`proxy`).
 
 Hosted: beside Ollama runs a small sidecar that pulls the model when the store lacks it. The pod
 is ready when Ollama answers and the model is in the store, so "ready" means that it can answer.
 The model's name travels as an argument of a process, never through a shell.
 """
 
-import hashlib
-import json
 from typing import Any
 
-from kaos.api import HostedConfig, Mode, ModelAPI, ProxyConfig
+from kaos.api import HostedConfig, Mode, ModelAPI
 from kaos.reconcilers.children.names import HTTP_PORT, OLLAMA_PORT, child_name
-from kaos.reconcilers.children.network import network_policy, to_public, to_url
+from kaos.reconcilers.children.network import network_policy, to_public
+from kaos.reconcilers.children.proxy import COMMAND, proxy_children
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
     Manifest,
@@ -28,10 +27,8 @@ from kaos.reconcilers.settings import Settings
 
 OLLAMA, PULLER = "ollama", "puller"
 PULLER_PORT = 8001
-COMMAND = ("python", "-m", "kaos.modelapi")
 STORE = "/models"
-CONFIG_FOLDER, CONFIG_FILE = "/etc/kaos", "config.json"
-KEY_VARIABLE = "KAOS_UPSTREAM_API_KEY"
+GPU = "nvidia.com/gpu"
 MODEL_MEMORY = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 TINY = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
 
@@ -54,7 +51,7 @@ def modelapi_children(api: ModelAPI, settings: Settings, *, routes: bool) -> lis
         children = _hosted(api, api.spec.hosted_config, settings)
     else:
         assert api.spec.proxy_config is not None  # noqa: S101 - the model's validator
-        children = _proxy(api, api.spec.proxy_config, settings)
+        children = proxy_children(api, api.spec.proxy_config, settings)
     children.append(service(api, (("http", HTTP_PORT),)))
     if routes:
         children.append(http_route(api, api.spec.gateway_route, settings, port=HTTP_PORT))
@@ -74,7 +71,7 @@ def _hosted(api: ModelAPI, config: HostedConfig, settings: Settings) -> list[Man
         env=variables(ollama_env, config.env),
         ports=(("http", OLLAMA_PORT),),
         probes=_ollama_probes(),
-        resources=api.spec.resources.manifest() or MODEL_MEMORY,
+        resources=ollama_resources(api, config),
         mounts=(("models", STORE), ("tmp", "/tmp")),  # noqa: S108 - private to the pod
     )
     upstream = f"http://127.0.0.1:{OLLAMA_PORT}"
@@ -107,9 +104,18 @@ def _hosted(api: ModelAPI, config: HostedConfig, settings: Settings) -> list[Man
         api,
         [ollama, puller],
         volumes=[store, empty_volume("tmp")],
-        recreate=bool(claims),  # two pods may not share the claim
+        # Two pods may not share the claim, and a node's one GPU serves one of them.
+        recreate=bool(claims or config.gpus),
     )
     return [*network_policy(api, settings, port=OLLAMA_PORT, egress=[to_public(443)]), *claims, pod]
+
+
+def ollama_resources(api: ModelAPI, config: HostedConfig) -> Manifest:
+    """What Ollama asks of the node: the user's wish or enough for a small model, and GPUs."""
+    wish = config.resources.manifest() or api.spec.resources.manifest() or MODEL_MEMORY
+    if not config.gpus:
+        return wish
+    return {**wish, "limits": {**wish.get("limits", {}), GPU: config.gpus}}
 
 
 def _ollama_probes() -> dict[str, Any]:
@@ -117,51 +123,3 @@ def _ollama_probes() -> dict[str, Any]:
     for probe in probes.values():
         probe["httpGet"]["path"] = "/"
     return probes
-
-
-def _proxy(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manifest]:
-    document = json.dumps(proxy_document(config), indent=2, sort_keys=True)
-    config_map = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": metadata(api),
-        "data": {CONFIG_FILE: document},
-    }
-    key = config.api_key
-    env = variables(settings.serving(HTTP_PORT), config.env)
-    if key is not None and key.value is not None:
-        env.append({"name": KEY_VARIABLE, "value": literal(key.value)})
-    elif key is not None and key.value_from is not None:
-        env.append({"name": KEY_VARIABLE, "valueFrom": key.value_from.manifest()})
-    gateway = container(
-        "proxy",
-        settings.image,
-        ("serve", "--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"),
-        command=COMMAND,
-        env=env,
-        resources=api.spec.resources.manifest(),
-        mounts=(("config", CONFIG_FOLDER),),
-    )
-    digest = hashlib.sha256(document.encode()).hexdigest()[:16]
-    pod = deployment(
-        api,
-        [gateway],
-        volumes=[{"name": "config", "configMap": {"name": child_name(api)}}],
-        annotations={"kaos.tools/config-hash": digest},
-    )
-    egress = to_url(config.api_base, settings.cluster_domain) if config.api_base else []
-    if config.provider is not None:
-        egress.append(to_public(443))
-    return [*network_policy(api, settings, port=HTTP_PORT, egress=egress), config_map, pod]
-
-
-def proxy_document(config: ProxyConfig) -> dict[str, Any]:
-    """The configuration file of `python -m kaos.modelapi serve`."""
-    shared: dict[str, Any] = {}
-    if config.api_base is not None:
-        shared["api_base"] = config.api_base
-    if config.api_key is not None:
-        shared["api_key_env"] = KEY_VARIABLE
-    if config.provider is not None:
-        shared["provider"] = config.provider
-    return {"models": [{"name": name, **shared} for name in config.models]}

@@ -53,6 +53,7 @@ def http_route(
         if route.timeout is not None:
             rule["timeouts"] = {"request": route.timeout}
         rules.append(rule)
+    hostnames = {"hostnames": list(route.hostnames)} if route.hostnames else {}
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
@@ -61,6 +62,7 @@ def http_route(
             "parentRefs": [
                 {"name": settings.gateway_name, "namespace": settings.gateway_namespace}
             ],
+            **hostnames,
             "rules": rules,
         },
     }

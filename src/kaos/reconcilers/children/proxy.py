@@ -1,0 +1,143 @@
+"""A ModelAPI's children in mode Proxy: the model gateway, its configuration and its key.
+
+The configuration is one file: written from `models`, `apiBase` and `provider`, or the user's own
+(`configYaml`), which is passed on as it is and never put together from pieces of text. One in a
+Secret is mounted and not read here, so what is wrong in it is told by the gateway, in Available.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import yaml
+
+from kaos.api import ConfigYaml, InvalidSpecError, ModelAPI, ProxyConfig
+from kaos.reconcilers.children.names import HTTP_PORT, child_name
+from kaos.reconcilers.children.network import network_policy, to_public, to_url
+from kaos.reconcilers.children.workload import (
+    Manifest,
+    container,
+    deployment,
+    literal,
+    metadata,
+    variables,
+)
+from kaos.reconcilers.settings import Settings
+
+COMMAND = ("python", "-m", "kaos.modelapi")
+FOLDER, JSON_FILE, YAML_FILE = "/etc/kaos", "config.json", "config.yaml"
+KEY_VARIABLE = "KAOS_UPSTREAM_API_KEY"
+HASH = "kaos.tools/config-hash"
+
+
+def proxy_children(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manifest]:
+    """The gateway's Deployment, its configuration, and whom it may reach.
+
+    Raises:
+        InvalidSpecError: `configYaml.fromString` cannot be used.
+    """
+    file, text = JSON_FILE, ""
+    if config.config_yaml is None:
+        upstreams = proxy_document(config)["models"]
+        text = json.dumps({"models": upstreams}, indent=2, sort_keys=True)
+    else:
+        file = YAML_FILE
+        upstreams = own_upstreams(config.config_yaml, config.models)
+        text = config.config_yaml.from_string or ""
+    secret = config.config_yaml and config.config_yaml.from_secret_key_ref
+    if secret:
+        items = [{"key": secret.key, "path": file}]
+        volume: Manifest = {"secret": {"secretName": secret.name, "items": items}}
+        children, annotations = [], None
+    else:
+        volume = {"configMap": {"name": child_name(api)}}
+        children = [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": metadata(api),
+                "data": {file: text},
+            }
+        ]
+        annotations = {HASH: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    gateway = container(
+        "proxy",
+        settings.image,
+        ("serve", "--config", f"{FOLDER}/{file}"),
+        command=COMMAND,
+        env=_environment(config, settings),
+        resources=api.spec.resources.manifest(),
+        mounts=(("config", FOLDER),),
+    )
+    pod = deployment(
+        api, [gateway], volumes=[{"name": "config", **volume}], annotations=annotations
+    )
+    egress = _egress(upstreams, settings) if not secret else [to_public(443)]
+    return [*network_policy(api, settings, port=HTTP_PORT, egress=egress), *children, pod]
+
+
+def proxy_document(config: ProxyConfig) -> dict[str, Any]:
+    """The configuration file of `python -m kaos.modelapi serve`."""
+    shared: dict[str, Any] = {}
+    if config.api_base is not None:
+        shared["api_base"] = config.api_base
+    if config.api_key is not None:
+        shared["api_key_env"] = KEY_VARIABLE
+    if config.provider is not None:
+        shared["provider"] = config.provider
+    return {"models": [{"name": name, **shared} for name in config.models]}
+
+
+def own_upstreams(config: ConfigYaml, models: list[str]) -> list[dict[str, Any]]:
+    """The entries of the user's own configuration; empty when a Secret holds it.
+
+    Raises:
+        InvalidSpecError: it is no such file, or has no entry for one of the models.
+    """
+    if config.from_string is None:
+        return []
+    where = "spec.proxyConfig.configYaml.fromString"
+    try:
+        document = yaml.safe_load(config.from_string)
+    except yaml.YAMLError as error:
+        raise InvalidSpecError(f"{where}: {' '.join(str(error).split())}") from error
+    entries = document.get("models") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise InvalidSpecError(f"{where}: needs a list named models, as kaos.modelapi reads it")
+    names = [str(entry.get("name", "")) for entry in entries]
+    for model in models:
+        if not any(_covers(name, model) for name in names):
+            raise InvalidSpecError(
+                f'{where}: has no entry for model "{model}" (it has: {", ".join(names)})'
+            )
+    return entries
+
+
+def _covers(pattern: str, model: str) -> bool:
+    head, star, tail = pattern.partition("*")
+    if not star:
+        return pattern == model
+    return model.startswith(head) and model.endswith(tail)
+
+
+def _environment(config: ProxyConfig, settings: Settings) -> list[Manifest]:
+    env = variables(settings.serving(HTTP_PORT), config.env)
+    key = config.api_key
+    if key is not None and key.value is not None:
+        env.append({"name": KEY_VARIABLE, "value": literal(key.value)})
+    elif key is not None and key.value_from is not None:
+        env.append({"name": KEY_VARIABLE, "valueFrom": key.value_from.manifest()})
+    return env
+
+
+def _egress(upstreams: list[dict[str, Any]], settings: Settings) -> list[Manifest]:
+    """Whom the upstreams' addresses are; each rule once."""
+    rules: list[Manifest] = []
+    for entry in upstreams:
+        found = []
+        if base := entry.get("api_base"):
+            found += to_url(str(base), settings.cluster_domain)
+        if entry.get("provider"):
+            found.append(to_public(443))
+        rules += [rule for rule in found if rule not in rules]
+    return rules
