@@ -30,6 +30,7 @@ from kaos.agent.peers import PeerDirectory
 from kaos.agent.run_endpoints import RunEndpoints
 from kaos.agent.run_store import RunStore
 from kaos.agent.settings import Settings
+from kaos.agent.text_tools import ToolCalling
 from kaos.agent.tools import Tool
 from kaos.telemetry import metrics
 from kaos.telemetry.http import Observed
@@ -51,7 +52,7 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
     """Connect the agent to the world for as long as the app lives."""
     connector = aiohttp.TCPConnector(limit=0)  # requests are limited, not their connections
     async with aiohttp.ClientSession(connector=connector) as http:
-        pool = ToolPool(settings.mcp_servers, settings.tool_timeout)
+        pool = ToolPool(settings.mcp_servers, settings.tool_timeout, settings.mcp_tools)
         directory = PeerDirectory(
             settings.peers,
             namespace=settings.namespace,
@@ -72,9 +73,10 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
         ready = health.ReadyEndpoint(
             model, settings.model_api_url, pool, directory, settings.dependency_wait
         )
+        calling = ToolCalling(model, settings.tool_call_mode)
         store = RunStore(settings.name, record=settings.record_content)
         run_endpoints = RunEndpoints(store)
-        chat = ChatEndpoint(Exchanges(settings, model, tools, store))
+        chat = ChatEndpoint(Exchanges(settings, calling, tools, store))
         # Here and not in `create_app`, because aiohttp's session needs a running loop.
         app.router.routes[:] = [
             Route("/v1/chat/completions", chat.post, methods=["POST"]),

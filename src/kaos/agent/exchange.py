@@ -17,8 +17,7 @@ import structlog
 
 from kaos.agent import peers, runs
 from kaos.agent.errors import AgentError, DeadlineExceeded
-from kaos.agent.loop import Conversation, Outcome, Show
-from kaos.agent.model import ModelClient
+from kaos.agent.loop import Budgets, Conversation, Model, Outcome, Show
 from kaos.agent.openai import ChatRequest, Envelope
 from kaos.agent.run_store import RunRecord, RunStore, Status
 from kaos.agent.runs import Event, Listener
@@ -46,7 +45,7 @@ class Exchanges:
     """
 
     settings: Settings
-    model: ModelClient
+    model: Model
     tools: Tools
     store: RunStore
     spans: runs.Spans | None = None
@@ -78,7 +77,7 @@ class Exchanges:
         return Exchange(
             settings=settings,
             model=self.model,
-            toolbox=Toolbox(self.tools(), chat.tools),
+            toolbox=Toolbox(self.tools(), chat.tools, max_result=settings.max_tool_result),
             chat=chat,
             run=memory,
             context=context,
@@ -93,7 +92,7 @@ class Exchange:
     """One question with all that it takes to answer it."""
 
     settings: Settings
-    model: ModelClient
+    model: Model
     toolbox: Toolbox
     chat: ChatRequest
     run: runs.MemoryRun
@@ -158,7 +157,12 @@ class Exchange:
             tools=self.toolbox,
             run=self.run,
             context=self.context,
-            max_steps=self.settings.max_steps,
+            budgets=Budgets(
+                steps=self.settings.max_steps,
+                tokens=self.settings.max_tokens,
+                seconds=self.settings.max_seconds,
+                tool_calls=self.settings.max_tool_calls,
+            ),
             show=show,
         )
 

@@ -18,7 +18,7 @@ import contextlib
 import importlib
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -80,10 +80,14 @@ class Server:
         name: Its name in `MCP_SERVERS`.
         url: Its URL; `/mcp` is added to one without a path.
         timeout: Seconds for one call.
+        chosen: The tools that are offered and their names here (`*`: all others); empty: all.
     """
 
-    def __init__(self, name: str, url: str, timeout: float) -> None:
+    def __init__(
+        self, name: str, url: str, timeout: float, chosen: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
+        self._chosen = chosen or {"*": "*"}
         self.url = url if url.count("/") > 2 else f"{url}/mcp"
         self.status = ServerState()
         self.tools: tuple[Tool, ...] = ()
@@ -146,7 +150,7 @@ class Server:
         self._wake.clear()
         async with asyncio.timeout(_LIST_TIMEOUT):
             listed, ttl = await session.list_tools()
-        self.tools = tuple(self._tool(tool) for tool in listed)
+        self.tools = tuple(self._tool(tool) for tool in listed if self._offered(tool.name))
         self._session = session
         if self.status.state != "ready":
             log.info("MCP server ready", server=self.name, tools=len(self.tools))
@@ -165,13 +169,16 @@ class Server:
         self.settled.set()
         self._up.clear()
 
+    def _offered(self, name: str) -> bool:
+        return name in self._chosen or "*" in self._chosen
+
     def _tool(self, listed: Any) -> Tool:
         async def call(arguments: Json, context: CallContext, step: Step) -> Json:
             del context, step
             return await self._call(listed.name, arguments)
 
         return Tool(
-            name=listed.name,
+            name=self._chosen.get(listed.name, listed.name),
             source=self.name,
             description=listed.description or listed.title or "",
             parameters=listed.input_schema,
@@ -200,10 +207,18 @@ class ToolPool:
     Args:
         servers: Name to URL.
         timeout: Seconds for one call.
+        chosen: For some servers, the tools that are offered; see `Server`.
     """
 
-    def __init__(self, servers: dict[str, str], timeout: float) -> None:
-        self.servers = tuple(Server(name, url, timeout) for name, url in servers.items())
+    def __init__(
+        self,
+        servers: Mapping[str, str],
+        timeout: float,
+        chosen: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.servers = tuple(
+            Server(name, url, timeout, (chosen or {}).get(name)) for name, url in servers.items()
+        )
 
     @property
     def settled(self) -> bool:

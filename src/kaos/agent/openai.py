@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
@@ -62,6 +62,8 @@ class Turn(TypedDict):
     message: Message
     finish_reason: FinishReason
     usage: dict[str, int]
+    limit: NotRequired[str]
+    """The budget that cut the answer off."""
 
 
 class _Lenient(BaseModel):

@@ -6,10 +6,11 @@ with the variable it came from, so that a pod does not crash five times for five
 Does not: print values; an instruction or a URL may hold what its author thinks private.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -23,7 +24,12 @@ _VARIABLES = {
     "model_api_url": "MODEL_API_URL",
     "model_api_key": "MODEL_API_KEY",
     "model_name": "MODEL_NAME",
+    "tool_call_mode": "AGENT_TOOL_CALL_MODE",
     "max_steps": "AGENTIC_LOOP_MAX_STEPS",
+    "max_tokens": "AGENTIC_LOOP_MAX_TOKENS",
+    "max_seconds": "AGENTIC_LOOP_MAX_SECONDS",
+    "max_tool_calls": "AGENTIC_LOOP_MAX_TOOL_CALLS",
+    "max_tool_result": "KAOS_MAX_TOOL_RESULT",
     "listen": "KAOS_LISTEN",
     "log_level": "LOG_LEVEL",
     "log_format": "KAOS_LOG_FORMAT",
@@ -57,7 +63,13 @@ class Settings(BaseModel):
     model_api_key: SecretStr = SecretStr("")
     mcp_servers: dict[str, str] = Field(default_factory=dict)
     peers: dict[str, str] = Field(default_factory=dict)
+    mcp_tools: dict[str, dict[str, str]] = Field(default_factory=dict)
+    tool_call_mode: Literal["auto", "native", "text"] = "auto"
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Positive | None = None
+    max_tool_calls: Annotated[int, Field(ge=0)] | None = None
+    max_tool_result: Annotated[int, Field(ge=100)] = 64 * 1024
     listen: str = "127.0.0.1:8000"
     log_level: str = "INFO"
     log_format: str | None = None
@@ -97,6 +109,11 @@ class Settings(BaseModel):
                 "MODEL_API_URL", url.rstrip("/").removesuffix("/v1"), problems
             )
         values["mcp_servers"] = _named_urls(env, "MCP_SERVERS", "MCP_SERVER_{}_URL", problems)
+        values["mcp_tools"] = {
+            name: chosen
+            for name in values["mcp_servers"]
+            if (chosen := _tools(env, f"MCP_SERVER_{variable_part(name)}_TOOLS", problems))
+        }
         values["peers"] = _named_urls(env, "PEER_AGENTS", "PEER_AGENT_{}_CARD_URL", problems)
         try:
             settings = None if problems else cls(**values)
@@ -128,6 +145,31 @@ def _named_urls(
         else:
             problems.append(f"{names} names {name!r}, but {variable} is not set")
     return found
+
+
+def _tools(env: Mapping[str, str], variable: str, problems: list[str]) -> dict[str, str]:
+    """Read which tools of a server are offered, and under which names.
+
+    `["a", "b"]` offers these two; `{"a": "find", "b": true}` offers `a` as `find`, and `b`;
+    with `"*": true` in it all others are offered too.
+    """
+    text = env.get(variable, "").strip()
+    if not text:
+        return {}
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    if isinstance(given, list):
+        given = dict.fromkeys((str(name) for name in given), True)
+    if (
+        not isinstance(given, dict)
+        or not given
+        or not all(value is True or (isinstance(value, str) and value) for value in given.values())
+    ):
+        problems.append(f'{variable} must be a JSON list of names, or an object like {{"a": "b"}}')
+        return {}
+    return {name: name if value is True else value for name, value in given.items()}
 
 
 def _url(variable: str, url: str, problems: list[str]) -> str:

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,10 +77,16 @@ class Tool:
 
 def result(content: str, *, is_error: bool = False) -> Json:
     """Make what a call returns: a JSON value, so that a journal can keep it."""
-    if len(content) > MAX_RESULT:
-        left = len(content) - MAX_RESULT
-        content = f"{content[:MAX_RESULT]}\n[{left} more characters were cut off]"
     return {"content": content, "is_error": is_error}
+
+
+def _bounded(outcome: Json, size: int) -> Json:
+    """Cut a result that would fill the model's context, and say so."""
+    content = outcome["content"]
+    if len(content) <= size:
+        return outcome
+    left = len(content) - size
+    return {**outcome, "content": f"{content[:size]}\n[{left} more characters were cut off]"}
 
 
 class Toolbox:
@@ -89,9 +95,13 @@ class Toolbox:
     Args:
         tools: The agent's own tools.
         caller: The caller's tool definitions, in OpenAI's form.
+        max_result: Characters of a result that the model gets to see.
     """
 
-    def __init__(self, tools: Iterable[Tool], caller: list[Json]) -> None:
+    def __init__(
+        self, tools: Iterable[Tool], caller: list[Json], *, max_result: int = MAX_RESULT
+    ) -> None:
+        self._max_result = max_result
         self._theirs = {str(tool["function"]["name"]) for tool in caller}
         self._ours = _named(list(tools), self._theirs)
         self.definitions: list[Json] = [
@@ -103,28 +113,50 @@ class Toolbox:
         """Tell whether a call is for the caller to make."""
         return _name_of(call) in self._theirs
 
-    async def call_all(self, calls: list[Json], run: Run, context: CallContext) -> list[Message]:
-        """Make the calls at once and return the messages that answer them, in order."""
+    async def call_all(
+        self,
+        calls: list[Json],
+        run: Run,
+        context: CallContext,
+        refused: Mapping[int, str] | None = None,
+    ) -> list[Message]:
+        """Make the calls at once and return the messages that answer them, in order.
+
+        Args:
+            calls: The model's.
+            run: Where each is recorded.
+            context: What they carry along.
+            refused: Those that are not to be made, by their place, and why.
+        """
+        refusals = refused or {}
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._answer(call, number, run, context))
+                group.create_task(
+                    self._answer(call, number, run, context, refusals.get(number, ""))
+                )
                 for number, call in enumerate(calls)
             ]
         return [task.result() for task in tasks]
 
-    async def _answer(self, call: Json, number: int, run: Run, context: CallContext) -> Message:
+    async def _answer(
+        self, call: Json, number: int, run: Run, context: CallContext, refused: str
+    ) -> Message:
         name = _name_of(call)
         tool = self._ours.get(name)
 
         async def work(step: Step) -> Json:
             try:
+                if refused:
+                    raise ToolFailed(refused)  # noqa: TRY301
                 if number >= MAX_CALLS:
                     raise ToolFailed(f"At most {MAX_CALLS} tools can be called at once.")  # noqa: TRY301
                 if tool is None:
                     raise ToolFailed(self._unknown(name))  # noqa: TRY301
                 arguments = _arguments(call)
-                async with asyncio.timeout(tool.timeout):
-                    return await tool.call(arguments, context, step)
+                until = asyncio.get_running_loop().time() + tool.timeout
+                async with asyncio.timeout_at(min(until, context.deadline)):
+                    outcome = await tool.call(arguments, context, step)
+                return _bounded(outcome, self._max_result)
             except ToolFailed as error:
                 return result(f"Error: {error}", is_error=True)
             except TimeoutError:
@@ -134,7 +166,8 @@ class Toolbox:
                 log.exception("tool call failed", tool=name)
                 return result(f"Error: {name} failed: {type(error).__name__}", is_error=True)
 
-        outcome = await run.step(tool.kind if tool else "tool", name, work)
+        details = {"call": call.get("id"), "arguments": call["function"].get("arguments")}
+        outcome = await run.step(tool.kind if tool else "tool", name, work, details)
         return {"role": "tool", "tool_call_id": call.get("id"), "content": outcome["content"]}
 
     def _unknown(self, name: str) -> str:

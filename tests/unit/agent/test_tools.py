@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos.agent.errors import AgentError
-from kaos.agent.loop import Conversation
+from kaos.agent.loop import Budgets, Conversation
 from kaos.agent.openai import ChatRequest, Json, Turn
 from kaos.agent.runs import Event, MemoryRun, Step
 from kaos.agent.tools import (
@@ -135,8 +135,11 @@ async def test_too_many_calls_at_once_are_refused_one_by_one() -> None:
     assert sum(text.startswith("Error: At most") for text in texts) == 2
 
 
-def test_a_long_result_is_cut_and_says_so() -> None:
-    content = result("x" * (MAX_RESULT + 7))["content"]
+async def test_a_long_result_is_cut_and_says_so() -> None:
+    async def chatty(*_: Any) -> Json:
+        return result("x" * (MAX_RESULT + 7))
+
+    (content,) = await answer(Toolbox([tool("t", call=chatty)], []), call("t"))
     assert content.endswith("\n[7 more characters were cut off]")
 
 
@@ -165,7 +168,7 @@ def conversation(model: FakeModel, box: Toolbox, run: MemoryRun, steps: int = 3)
         tools=box,
         run=run,
         context=CONTEXT,
-        max_steps=steps,
+        budgets=Budgets(steps=steps),
     )
 
 
