@@ -24,6 +24,11 @@ def main() -> int:
         sys.stderr.write(f"error: the agent cannot start: {error}\n")
         return 2
     logs.configure(settings.log_level, settings.log_format)
+    try:
+        app = create_app(settings)
+    except SettingsError as error:
+        sys.stderr.write(f"error: the agent cannot start: {error}\n")
+        return 2
     log = structlog.get_logger("kaos.agent")
 
     def listening(url: str) -> None:
@@ -37,9 +42,7 @@ def main() -> int:
         )
 
     try:
-        asyncio.run(
-            serving.serve(create_app(settings), listen=settings.listen, on_listening=listening)
-        )
+        asyncio.run(serving.serve(app, listen=settings.listen, on_listening=listening))
     except serving.ListenError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

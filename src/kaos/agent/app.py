@@ -19,11 +19,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kaos.agent import health
+from kaos.agent.auth.guard import Guard
+from kaos.agent.auth.open import open_verifiers
 from kaos.agent.card import CardEndpoint
 from kaos.agent.chat import ChatEndpoint
 from kaos.agent.errors import plain_error_response
 from kaos.agent.exchange import Exchanges
+from kaos.agent.limits import Slots
 from kaos.agent.mcp_pool import ToolPool
+from kaos.agent.memory.endpoints import SessionEndpoints
+from kaos.agent.memory.keeper import Memory
+from kaos.agent.memory.open import open_store
 from kaos.agent.model import ModelClient
 from kaos.agent.models import ModelsEndpoint
 from kaos.agent.peers import PeerDirectory
@@ -39,16 +45,28 @@ log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """Make the ASGI app of an agent."""
+    """Make the ASGI app of an agent.
+
+    Raises:
+        SettingsError: The settings ask for what cannot be had.
+    """
+    memory = (
+        Memory(open_store(settings), settings.memory_context_limit)
+        if settings.memory_enabled
+        else None
+    )
     app = Starlette(
-        lifespan=lambda app: _running(app, settings),
+        lifespan=lambda app: _running(app, settings, memory),
         exception_handlers={HTTPException: _http_error, Exception: _http_error},
     )
-    return Observed(app, max_body=settings.max_body, on_error=plain_error_response)
+    guard = Guard(app, open_verifiers(settings))
+    return Observed(guard, max_body=settings.max_body, on_error=plain_error_response)
 
 
 @asynccontextmanager
-async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
+async def _running(
+    app: Starlette, settings: Settings, memory: Memory | None
+) -> AsyncIterator[None]:
     """Connect the agent to the world for as long as the app lives."""
     connector = aiohttp.TCPConnector(limit=0)  # requests are limited, not their connections
     async with aiohttp.ClientSession(connector=connector) as http:
@@ -76,7 +94,9 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
         calling = ToolCalling(model, settings.tool_call_mode)
         store = RunStore(settings.name, record=settings.record_content)
         run_endpoints = RunEndpoints(store)
-        chat = ChatEndpoint(Exchanges(settings, calling, tools, store))
+        slots = Slots(settings.max_concurrent)
+        chat = ChatEndpoint(Exchanges(settings, calling, tools, store, memory=memory, slots=slots))
+        sessions = SessionEndpoints(memory, settings.memory_open_list).routes() if memory else []
         # Here and not in `create_app`, because aiohttp's session needs a running loop.
         app.router.routes[:] = [
             Route("/v1/chat/completions", chat.post, methods=["POST"]),
@@ -85,6 +105,7 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
             Route("/v1/runs", run_endpoints.list),
             Route("/v1/runs/{id}", run_endpoints.one),
             Route("/v1/runs/{id}/events", run_endpoints.events),
+            *sessions,
             Route("/.well-known/agent-card.json", CardEndpoint(settings, tools).get),
             Route("/healthz", health.healthz),
             Route("/readyz", ready.get),
@@ -100,6 +121,9 @@ async def _running(app: Starlette, settings: Settings) -> AsyncIterator[None]:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await chat.replays.close()
+            if memory is not None:
+                await memory.close()
 
 
 async def _supervised(work: Coroutine[Any, Any, None], name: str) -> None:

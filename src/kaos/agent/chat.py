@@ -3,14 +3,12 @@
 Guarantees: what OpenAI's clients expect, whole and streamed; each request is a run with an id
 (`x-kaos-run`, taken over from a calling agent); a deadline for the whole; every failure has a
 true status, or is an error event when the stream has begun; a caller that hangs up stops
-everything below.
-
-Does not: keep conversations. Each request brings its messages along.
+everything below; a request that is sent again joins its run (see `kaos.agent.replay`).
 """
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -18,9 +16,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from kaos.agent import runs
+from kaos.agent.auth.caller import caller_of
 from kaos.agent.errors import AgentError, error_response
 from kaos.agent.exchange import Exchange, Exchanges
+from kaos.agent.memory.keeper import SESSION_HEADER
 from kaos.agent.openai import Json, decode_request, indexed
+from kaos.agent.replay import Replays, ticket
 from kaos.agent.runs import Event
 from kaos.agent.streams import ClientGone, EventStream, while_connected
 
@@ -37,23 +38,36 @@ class ChatEndpoint:
 
     Args:
         exchanges: Puts questions to the agent.
+        replays: Knows the runs that may be asked for again.
     """
 
     exchanges: Exchanges
+    replays: Replays = field(default_factory=Replays)
 
     async def post(self, request: Request) -> Response:
         """Answer one request."""
         run = runs.run_id(request.headers)
         headers = {runs.RUN_HEADER: run}
+        caller = caller_of(request.scope)
         try:
-            chat = decode_request(await request.body())
-            exchange = self.exchanges.begin(request.headers, chat, run=run)
+            body = await request.body()
+            chat = decode_request(body)
+            session = request.headers.get(SESSION_HEADER, "")
+            again = ticket(request.headers, caller, session, body)
+            if again is not None and (joined := self.replays.known(again)) is not None:
+                return joined
+            exchange = self.exchanges.begin(request.headers, chat, run=run, caller=caller)
         except AgentError as error:
             return error_response(error, headers)
         except ClientDisconnect:
             return Response(status_code=499)
         steps = chat.include_steps or request.headers.get(STEPS_HEADER, "") in ("1", "true")
-        return _Run(exchange, headers, steps)
+        if exchange.session is not None:
+            headers[SESSION_HEADER] = exchange.session.id
+        response = _Run(exchange, headers, steps)
+        if again is None:
+            return response
+        return self.replays.start(again, response, request.scope)
 
 
 class _Run(Response):
@@ -64,6 +78,12 @@ class _Run(Response):
         self._exchange = exchange
         self._own_headers = headers
         self._steps = steps
+        self._failure: AgentError | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a retry should be a new attempt: it failed before anything was done."""
+        return self._failure is not None and not self._exchange.run.acted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         run = self._exchange.run
@@ -160,12 +180,14 @@ class _Run(Response):
         self, stream: EventStream, error: AgentError, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if stream.started:
+            self._failure = error
             log.warning("stream failed", error=error.message, code=error.code)
             await stream.fail(error)
         else:
             await self._failed(error)(scope, receive, send)
 
     def _failed(self, error: AgentError) -> Response:
+        self._failure = error
         error.acted = self._exchange.run.acted
         log.warning("run failed", status=error.status, code=error.code, error=error.message)
         return error_response(error, self._own_headers)

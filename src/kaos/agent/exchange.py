@@ -11,13 +11,15 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from kaos.agent import peers, runs
 from kaos.agent.errors import AgentError, DeadlineExceeded
+from kaos.agent.limits import Slots, time_limit
 from kaos.agent.loop import Budgets, Conversation, Model, Outcome, Show
+from kaos.agent.memory.keeper import Memory, Session
 from kaos.agent.openai import ChatRequest, Envelope
 from kaos.agent.run_store import RunRecord, RunStore, Status
 from kaos.agent.runs import Event, Listener
@@ -28,8 +30,6 @@ from kaos.telemetry.propagation import trace_headers
 log = structlog.get_logger(__name__)
 
 Tools = Callable[[], list[Tool]]
-DEADLINE_HEADER = "x-kaos-deadline"
-"""Seconds that the caller will wait: a duration, because clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Exchanges:
         tools: Returns its tools as they are now.
         store: Knows its runs.
         spans: Makes spans of steps, if there is somebody to send them to.
+        memory: Keeps sessions, if they are kept.
+        slots: Room for runs.
     """
 
     settings: Settings
@@ -49,17 +51,23 @@ class Exchanges:
     tools: Tools
     store: RunStore
     spans: runs.Spans | None = None
+    memory: Memory | None = None
+    slots: Slots = field(default_factory=lambda: Slots(0))
 
-    def begin(self, headers: Mapping[str, str], chat: ChatRequest, *, run: str = "") -> "Exchange":
+    def begin(
+        self, headers: Mapping[str, str], chat: ChatRequest, *, run: str = "", caller: str = ""
+    ) -> "Exchange":
         """Make an exchange of a request.
 
         Args:
-            headers: The request's: trace, run, parent step, path, deadline.
+            headers: The request's: trace, run, parent step, path, deadline, session.
             chat: What is asked.
             run: The run's id, if it is known already.
+            caller: Who asks, if that was checked; its sessions are nobody else's.
 
         Raises:
             DelegationRefused: The request has been here, or through too many agents.
+            BadRequest: A header is not what it should be.
         """
         settings = self.settings
         path = peers.delegation_path(headers, settings.identity, settings.max_delegation_depth)
@@ -72,7 +80,9 @@ class Exchanges:
             detailed=False,
         )
         loop = asyncio.get_running_loop()
-        limit = min(settings.request_timeout, _seconds(headers.get(DEADLINE_HEADER)))
+        limit = time_limit(headers, settings.request_timeout)
+        limit = min(limit, _seconds(headers.get(peers.DEADLINE_HEADER)))
+        session = self.memory.session(caller, headers, chat) if self.memory else None
         context = CallContext(run=memory.id, path=path, deadline=loop.time() + limit)
         return Exchange(
             settings=settings,
@@ -84,6 +94,8 @@ class Exchanges:
             envelope=Envelope(model=settings.name, run=memory.id),
             store=self.store,
             limit=limit,
+            session=session,
+            slots=self.slots,
         )
 
 
@@ -100,6 +112,8 @@ class Exchange:
     envelope: Envelope
     store: RunStore
     limit: float
+    session: Session | None
+    slots: Slots
 
     async def hold(self, show: Show | None, steps: Listener | None = None) -> Outcome:
         """Run the loop, within the deadline.
@@ -107,7 +121,14 @@ class Exchange:
         Args:
             show: Gets each delta for the caller; None when the answer goes out whole.
             steps: Gets the run's events, if the caller wants to see them.
+
+        Raises:
+            RateLimited: There are as many runs as may be.
         """
+        with self.slots.taken():
+            return await self._hold(show, steps)
+
+    async def _hold(self, show: Show | None, steps: Listener | None) -> Outcome:
         record = self.store.open(self.run.id, self.run.parent)
         self.run.listener = _both(record, steps)
         self.run.record = record.record
@@ -140,7 +161,7 @@ class Exchange:
                 with span_of_run as span:
                     if span is not None:
                         self.run.trace = span.trace
-                    return await self._conversation(show).hold()
+                    return await self._remembered(show)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -148,9 +169,19 @@ class Exchange:
         except ExceptionGroup as group:
             raise _first(group) from group
 
-    def _conversation(self, show: Show | None) -> Conversation:
+    async def _remembered(self, show: Show | None) -> Outcome:
+        """Hold the conversation as a part of its session, if sessions are kept."""
+        if self.session is None:
+            return await self._conversation(self.chat, show).hold()
+        outcome = await self._conversation(await self.session.open(), show).hold()
+        self.envelope.session["session"] = self.session.id
+        if not await self.session.remember(outcome.message):
+            self.envelope.session["remembered"] = False
+        return outcome
+
+    def _conversation(self, request: ChatRequest, show: Show | None) -> Conversation:
         return Conversation(
-            request=self.chat,
+            request=request,
             instructions=self.settings.instructions,
             model=self.model,
             model_name=self.settings.model_name,

@@ -31,11 +31,13 @@ PASSED_THROUGH = (
     "max_completion_tokens",
     "max_tokens",
     "modalities",
+    "moderation",
     "audio",
     "parallel_tool_calls",
     "prediction",
     "presence_penalty",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "reasoning_effort",
     "response_format",
@@ -52,7 +54,7 @@ PASSED_THROUGH = (
 )
 """Request fields the model gets as they came. `store` and `metadata` stay here."""
 
-_SYSTEM = ("system", "developer")
+SYSTEM_ROLES = ("system", "developer")
 _LINE_BREAKS = tuple((chr(n).encode(), f"\\u{n:04x}".encode()) for n in (0x85, 0x2028, 0x2029))
 
 
@@ -113,6 +115,7 @@ class ChatRequest:
     tools: list[Json] = field(default_factory=list)
     tool_choice: str | Json | None = None
     parameters: Json = field(default_factory=dict)
+    session: str = ""
 
 
 def decode_request(body: bytes) -> ChatRequest:
@@ -134,6 +137,8 @@ def decode_request(body: bytes) -> ChatRequest:
         param = ".".join(str(part) for part in issue["loc"])
         raise BadRequest(f"{param}: {issue['msg']}", param=param) from error
     options = checked.stream_options
+    metadata = raw.get("metadata")
+    session = metadata.get("session_id") if isinstance(metadata, dict) else None
     return ChatRequest(
         messages=raw["messages"],
         stream=bool(checked.stream),
@@ -142,6 +147,7 @@ def decode_request(body: bytes) -> ChatRequest:
         tools=raw.get("tools") or [],
         tool_choice=raw.get("tool_choice"),
         parameters={name: raw[name] for name in PASSED_THROUGH if raw.get(name) is not None},
+        session=str(session or ""),
     )
 
 
@@ -152,7 +158,7 @@ def with_instructions(instructions: str, messages: list[Message]) -> list[Messag
     the start only; `developer` becomes `system`, which every model knows.
     """
     leading = 0
-    while leading < len(messages) and messages[leading]["role"] in _SYSTEM:
+    while leading < len(messages) and messages[leading]["role"] in SYSTEM_ROLES:
         leading += 1
     texts = [instructions, *(text_of(message) for message in messages[:leading])]
     system = "\n\n".join(text for text in texts if text)
@@ -202,6 +208,7 @@ class Envelope:
 
     model: str
     run: str
+    session: Json = field(default_factory=dict)
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -267,7 +274,7 @@ class Envelope:
     def _extension(self, limit: str | None, done: list[Json] | None) -> Json:
         # Clients ignore fields they do not know; ours says which budget ended the run, and
         # what had been done until then.
-        found: Json = {"run": self.run}
+        found: Json = {"run": self.run, **self.session}
         if limit:
             found |= {"limit": limit, "done": done or []}
         return found

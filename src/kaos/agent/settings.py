@@ -41,6 +41,23 @@ _VARIABLES = {
     "delegation_timeout": "KAOS_DELEGATION_TIMEOUT",
     "dependency_wait": "KAOS_DEPENDENCY_WAIT",
     "max_body": "KAOS_MAX_BODY",
+    "max_concurrent": "KAOS_MAX_CONCURRENT",
+    "memory_enabled": "MEMORY_ENABLED",
+    "memory_type": "MEMORY_TYPE",
+    "memory_url": "MEMORY_URL",
+    "memory_context_limit": "MEMORY_CONTEXT_LIMIT",
+    "memory_max_sessions": "MEMORY_MAX_SESSIONS",
+    "memory_max_session_events": "MEMORY_MAX_SESSION_EVENTS",
+    "memory_ttl": "MEMORY_TTL",
+    "memory_open_list": "MEMORY_OPEN_LIST",
+    "auth_tokens": "KAOS_AUTH_TOKENS",
+    "auth_tokens_file": "KAOS_AUTH_TOKENS_FILE",
+    "auth_service_accounts": "KAOS_AUTH_SERVICE_ACCOUNTS",
+    "auth_allow": "KAOS_AUTH_ALLOW",
+    "auth_audience": "KAOS_AUTH_AUDIENCE",
+    "auth_api_server": "KAOS_AUTH_API_SERVER",
+    "auth_issuer": "KAOS_AUTH_ISSUER",
+    "auth_jwks_url": "KAOS_AUTH_JWKS_URL",
     "max_delegation_depth": "KAOS_MAX_DELEGATION_DEPTH",
     "record_content": "KAOS_RECORD_CONTENT",
 }
@@ -81,6 +98,23 @@ class Settings(BaseModel):
     delegation_timeout: Positive = 300.0
     dependency_wait: Annotated[float, Field(ge=0)] = 0.0
     max_body: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    max_concurrent: Annotated[int, Field(ge=0)] = 1000
+    memory_enabled: bool = True
+    memory_type: Literal["local", "sqlite", "redis", "postgres"] = "local"
+    memory_url: SecretStr = SecretStr("")
+    memory_context_limit: Annotated[int, Field(ge=0)] = 4096
+    memory_max_sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    memory_max_session_events: Annotated[int, Field(ge=2, le=100_000)] = 500
+    memory_ttl: Positive = 7 * 24 * 3600.0
+    memory_open_list: bool = False
+    auth_tokens: SecretStr = SecretStr("")
+    auth_tokens_file: str = ""
+    auth_service_accounts: Literal["", "tokenreview", "jwks"] = ""
+    auth_allow: str = ""
+    auth_audience: Annotated[str, Field(min_length=1)] = "kaos"
+    auth_api_server: str = ""
+    auth_issuer: str = ""
+    auth_jwks_url: str = ""
     max_delegation_depth: Annotated[int, Field(ge=0, le=64)] = 8
     record_content: bool = False
 

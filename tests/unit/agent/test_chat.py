@@ -274,7 +274,7 @@ async def test_run_and_request_ids_are_returned_and_kept(
     async with http.post(f"{url}/v1/chat/completions", json=body, headers=sent) as answer:
         assert answer.headers["x-kaos-run"] == "run-1"
         assert answer.headers["x-request-id"] == "req-1"
-        assert (await answer.json())["kaos"] == {"run": "run-1"}
+        assert (await answer.json())["kaos"]["run"] == "run-1"
     assert model.requests[0].headers["x-kaos-run"] == "run-1"
     assert model.requests[0].headers["traceparent"] == "00-aa-bb-01"
     async with http.post(
