@@ -211,6 +211,33 @@ async def test_bytes_go_both_ways_and_a_half_closed_connection_is_passed_on() ->
         writer.close()
 
 
+@pytest.mark.parametrize("words", [b"hello", b""])
+async def test_what_a_client_sends_before_the_pod_is_reached_is_kept(
+    words: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python 3.11.2 reads although `connection_made` paused: so do all here.
+    def add_reader(self: Any, fd: int, callback: Callable[..., None], *args: Any) -> None:
+        self._loop._add_reader(fd, callback, *args)
+
+    transport = "asyncio.selector_events._SelectorTransport._add_reader"
+    monkeypatch.setattr(transport, add_reader, raising=False)
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    async def connect_slowly(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await connect(*args, **kwargs)
+
+    async with listening(echo) as pod_port, relaying(pod_port) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        monkeypatch.setattr(loop, "create_connection", connect_slowly)
+        writer.write(words)
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            assert await reader.read() == words + b" bye"
+        writer.close()
+
+
 async def test_much_data_arrives_whole() -> None:
     data = bytes(range(256)) * 40_000
 

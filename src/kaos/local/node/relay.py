@@ -7,6 +7,10 @@ once as a failed connection and not as an empty answer.
 
 Does not: look into the bytes, or end connections that live when the ends change: those belong to
 the pod, and end with it.
+
+What a client sends before its other end is connected is kept. Not reading until then is not enough:
+early Pythons (3.11.2 is Debian's) begin to read after `connection_made` although it said to pause,
+and what came was lost: a request that nobody answered, until the client's timeout.
 """
 
 import asyncio
@@ -84,6 +88,7 @@ class _Side(asyncio.Protocol):
         self.peer: _Side | None = None
         self.transport: asyncio.Transport | None = None
         self.lost = False
+        self.early = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
@@ -97,6 +102,9 @@ class _Side(asyncio.Protocol):
         """Connect two sides, and let the bytes flow."""
         self.peer, peer.peer = peer, self
         for side, other in ((self, peer), (peer, self)):
+            if side.early and other.transport is not None:
+                other.transport.write(bytes(side.early))
+                side.early.clear()
             if side.lost:
                 other.abort()
             elif side.transport is not None:
@@ -117,11 +125,18 @@ class _Side(asyncio.Protocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.peer is not None and self.peer.transport is not None:
+        if self.peer is None:
+            self.early += data
+            if self.transport is not None:  # paused already, in name: now it holds
+                self.transport.resume_reading()
+                self.transport.pause_reading()
+        elif self.peer.transport is not None:
             self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
-        peer = self.peer.transport if self.peer is not None else None
+        if self.peer is None:
+            return True  # told again when reading resumes
+        peer = self.peer.transport
         if peer is None or peer.is_closing():
             return False
         peer.write_eof()
