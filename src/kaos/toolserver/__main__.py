@@ -36,13 +36,12 @@ def main() -> int:
             tools, instructions = source.load(settings.source), ""
         mcp = server.build_server(settings.name, tools, instructions=instructions)
         app = server.build_app(mcp, allowed_hosts=settings.allowed_hosts)
-        server.log.info(
-            "serving tools",
-            server=settings.name,
-            tools=[tool.__name__ for tool in tools],
-            listen=settings.listen,
-        )
-        asyncio.run(serving.serve(Observed(app), listen=settings.listen))
+        names = [tool.__name__ for tool in tools]
+
+        def listening(url: str) -> None:
+            server.log.info("serving tools", server=settings.name, tools=names, url=url)
+
+        asyncio.run(serving.serve(Observed(app), listen=settings.listen, on_listening=listening))
     except (
         builtin.UnknownBuiltinError,
         source.SourceError,

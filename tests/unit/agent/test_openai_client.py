@@ -53,7 +53,8 @@ async def test_the_streaming_helper_accumulates_our_chunks(
 ) -> None:
     call = ToolCall(name="weather", arguments={"city": "Ulm"})
     model.say(Turn(text="Let me ask.", tool_calls=(call,)))
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    function = {"name": "weather", "parameters": {}, "strict": True}  # openai 2 insists on it
+    tools = [{"type": "function", "function": function}]
     async with client.chat.completions.stream(
         model="assistant", messages=MESSAGES, tools=tools
     ) as stream:
