@@ -10,14 +10,18 @@ agent that finds itself in it, or finds it too long, refuses the request; one th
 delegate to somebody in it tells the model instead. The header is a guard against accidents and
 not a right: a caller may leave it out.
 
-Does not: try again. A peer may have called tools before it failed.
+The peer answers in a stream, with its steps: they are events of this agent's run too, so that
+the caller of a tree of agents sees all of it. The caller's deadline goes along as what is left
+of it, and the session, if there is one.
+
+Does not: try again once a peer may have begun; it may have called tools before it failed. A
+connection that was refused, or a peer that says it is shutting down, has seen nothing.
 """
 
 import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 import structlog
@@ -26,20 +30,25 @@ from pydantic_core import from_json
 from kaos import discovery
 from kaos.agent.errors import DelegationRefused, reason
 from kaos.agent.openai import Json
+from kaos.agent.peer_answer import PeerAnswer
 from kaos.agent.runs import RUN_HEADER, STEP_HEADER, Step
-from kaos.agent.tools import CallContext, Tool, ToolFailed, fitting_name, result
+from kaos.agent.tools import CallContext, Tool, ToolFailed, fitting_name
 
 log = structlog.get_logger(__name__)
 
 CARD_PATH = "/.well-known/agent-card.json"
 PATH_HEADER = "x-kaos-path"
+DEADLINE_HEADER = "x-request-timeout"
+"""Seconds that the caller will wait: a duration, because clocks differ."""
+STEPS_HEADER = "x-kaos-steps"
+SESSION_HEADER = "x-session-id"
 PREFIX = "delegate_to_"
+PATIENCE = (0.05, 0.15, 0.4)  # between tries of a connection that was refused
 REFRESH = 30.0
 REFRESH_WHILE_UNKNOWN = 2.0
 CONNECT_TIMEOUT = 5.0
 CARD_TIMEOUT = 5.0
 MAX_CARD = 256 * 1024
-MAX_ANSWER = 4 * 1024 * 1024
 MAX_PATH = 64
 _MAX_DESCRIPTION = 2000
 _AGENT = re.compile(r"[A-Za-z0-9._-]{1,320}")
@@ -164,27 +173,53 @@ class Peer:
         if self.identity in context.path:
             route = " -> ".join((*context.path, self.identity))
             raise ToolFailed(f"{self.name} is already waiting for this task ({route}).")
+        for pause in (*PATIENCE, None):
+            try:
+                async with self._http.post(
+                    discovery.locate(f"{self.url}/v1/chat/completions"),
+                    json=body_of(self.name, task),
+                    headers=self._headers(context, step),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+                    allow_redirects=False,
+                ) as response:
+                    if pause is None or not _not_begun(response):
+                        return await PeerAnswer(self.name, step, context.run).read(response)
+            except aiohttp.ConnectionTimeoutError as error:
+                raise ToolFailed(f"{self.name} cannot be reached in time.") from error
+            except (aiohttp.ClientError, OSError) as error:
+                refused = isinstance(error, aiohttp.ClientConnectorError)
+                if pause is None or not refused:
+                    raise ToolFailed(f"{self.name} cannot be reached: {reason(error)}") from error
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    def _headers(self, context: CallContext, step: Step) -> dict[str, str]:
+        left = min(self._timeout, context.deadline - asyncio.get_running_loop().time())
         headers = {
             **step.trace,
             RUN_HEADER: context.run,
             STEP_HEADER: step.id,
             PATH_HEADER: ",".join(context.path),
+            DEADLINE_HEADER: f"{max(left, 0.001):.3f}",
+            STEPS_HEADER: "1",
         }
-        body = {"model": self.name, "messages": [{"role": "user", "content": task}]}
-        try:
-            async with self._http.post(
-                discovery.locate(f"{self.url}/v1/chat/completions"),
-                json=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-                allow_redirects=False,
-            ) as response:
-                answer = await _read(response, MAX_ANSWER)
-                return _result(self.name, response.status, answer)
-        except aiohttp.ConnectionTimeoutError as error:
-            raise ToolFailed(f"{self.name} cannot be reached in time.") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ToolFailed(f"{self.name} cannot be reached: {reason(error)}") from error
+        if context.session:
+            headers[SESSION_HEADER] = context.session
+        return headers
+
+
+def body_of(name: str, task: str) -> Json:
+    """Make the request of a delegation: standard roles, and a stream to see the progress."""
+    return {"model": name, "messages": [{"role": "user", "content": task}], "stream": True}
+
+
+def _not_begun(response: aiohttp.ClientResponse) -> bool:
+    """Whether the peer says that it has done nothing, and may be asked again at once."""
+    return (
+        response.status in (429, 503)
+        and response.headers.get("x-should-retry") != "false"
+        and response.headers.get("retry-after", "") in ("0", "1")
+    )
 
 
 class PeerDirectory:
@@ -216,26 +251,6 @@ class PeerDirectory:
         async with asyncio.TaskGroup() as group:
             for peer in self.peers:
                 group.create_task(peer.keep())
-
-
-def _result(name: str, status: int, body: bytes) -> Json:
-    """Turn a peer's response into a tool's result."""
-    try:
-        answer: Any = from_json(body)
-    except ValueError:
-        answer = None
-    if status != 200:
-        error = answer.get("error") if isinstance(answer, dict) else None
-        said = error.get("message") if isinstance(error, dict) else f"HTTP {status}"
-        raise ToolFailed(f"{name} failed: {said}")
-    try:
-        choice = answer["choices"][0]
-        content = choice["message"]["content"] or ""
-        stopped = choice.get("finish_reason") == "length"
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ToolFailed(f"{name} did not answer with a chat completion.") from error
-    note = f"\n[{name} was stopped before it was done]" if stopped else ""
-    return result(f"{content}{note}")
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -240,3 +240,48 @@ async def test_a_peer_that_was_stopped_early_is_said_so(
     _, body = await ask(url)
     text = body["choices"][0]["message"]["content"]
     assert text == "so far\n[analyst was stopped before it was done]"
+
+
+async def test_a_peer_gets_what_is_left_of_the_callers_time(
+    start_agent: Any, ask: Any, http: aiohttp.ClientSession, model: ScriptedModel
+) -> None:
+    analyst = await start_agent(name="analyst", instructions="You are an analyst.")
+    boss = await start_agent(peers={"analyst": analyst})
+    model.say(tool_call("delegate_to_analyst", task="x"), "late")
+    model.say(Turn(text="late", delay=30), when="You are an analyst")
+    status, _ = await ask(boss, headers={peers.DEADLINE_HEADER: "0.4"})
+    assert status == 504
+    await eventually(lambda: model.requests[1].outcome == "cancelled")
+    async with http.get(f"{analyst}/v1/runs") as answer:
+        assert (await answer.json())["data"][0]["status"] in ("failed", "cancelled")
+
+
+async def test_what_a_peer_said_before_it_failed_reaches_the_model(
+    coordinator: str, ask: Any, model: ScriptedModel
+) -> None:
+    model.say(tool_call("delegate_to_analyst", task="x"), "{last}")
+    model.say(Turn(text="It is fo ur", break_after=3), when="You are an analyst")
+    _, body = await ask(coordinator)
+    text = body["choices"][0]["message"]["content"]
+    assert text.startswith("Error: analyst failed: the model's answer broke off")
+    assert text.endswith("Before that it said: It is ")
+
+
+async def test_peers_are_asked_at_once_and_one_that_fails_costs_the_others_nothing(
+    start_agent: Any, ask: Any, model: ScriptedModel
+) -> None:
+    urls = {
+        name: await start_agent(name=name, instructions=f"I am {name}.") for name in ("a", "b", "c")
+    }
+    boss = await start_agent(name="boss", peers=urls)
+    calls = [tool_call(f"delegate_to_{name}", task="x").tool_calls[0] for name in urls]
+    model.say(Turn(tool_calls=tuple(calls)), "done")
+    model.say(Turn(text="I, a", delay=0.3), when="I am a.")
+    model.say(Turn(error=Failure(status=500, message="oops")), when="I am b.")
+    model.say(Turn(text="I, c", delay=0.3), when="I am c.")
+    began = asyncio.get_running_loop().time()
+    await ask(boss)
+    assert asyncio.get_running_loop().time() - began < 0.55
+    told = [message["content"] for message in model.requests[-1].messages[-3:]]
+    assert (told[0], told[2]) == ("I, a", "I, c")
+    assert told[1].startswith("Error: b failed")
