@@ -11,9 +11,9 @@ from kaos.api.meta import (
     PHASE,
     READY,
     Model,
-    Name,
-    Names,
     PrinterColumn,
+    Reference,
+    References,
     column,
 )
 from kaos.api.pod import EnvVars, KeySource
@@ -60,9 +60,10 @@ class AgentConfig(Model):
 class AgentNetwork(Model):
     """Whom the agent may ask, and who may ask it."""
 
-    access: Names = Field(
+    access: References = Field(
         default_factory=list,
-        description="Agents in this namespace that it may delegate to; they may be created later.",
+        description="Agents that it may delegate to, which may be created later: a name, or "
+        "namespace/name with a ReferenceGrant there.",
     )
     expose: bool = Field(
         default=True, description="Whether it gets a Service and a gateway route of its own."
@@ -72,8 +73,10 @@ class AgentNetwork(Model):
 class AgentSpec(WorkloadSpec):
     """What the user wants of an Agent."""
 
-    model_api: Name = Field(
-        alias="modelAPI", description="The ModelAPI in this namespace that answers for it."
+    model_api: Reference = Field(
+        alias="modelAPI",
+        description="The ModelAPI that answers for it: a name, or namespace/name with a "
+        "ReferenceGrant there.",
     )
     model: str | None = Field(
         default=None,
@@ -81,10 +84,11 @@ class AgentSpec(WorkloadSpec):
         max_length=256,
         description="The model to ask for; the ModelAPI's own when absent.",
     )
-    mcp_servers: Names = Field(
+    mcp_servers: References = Field(
         default_factory=list,
         alias="mcpServers",
-        description="MCPServers in this namespace whose tools it may use.",
+        description="MCPServers whose tools it may use: names, or namespace/name with a "
+        "ReferenceGrant there.",
     )
     config: AgentConfig = Field(
         default_factory=AgentConfig, description="What the agent is and how it thinks."
@@ -96,6 +100,20 @@ class AgentSpec(WorkloadSpec):
         default=True,
         description="Whether a new pod is ready only once its model and servers have answered.",
     )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "AgentSpec":
+        for field, listed in (
+            ("mcpServers", self.mcp_servers),
+            ("agentNetwork.access", self.agent_network.access),
+        ):
+            names = [reference.rpartition("/")[2] for reference in listed]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(
+                        f'{field}: two are named "{name}"; the agent knows them by name'
+                    )
+        return self
 
 
 class AgentStatus(WorkloadStatus):

@@ -12,17 +12,21 @@ from pydantic.alias_generators import to_camel
 GROUP = "kaos.tools"
 VERSION = "v1alpha1"
 
-Name = Annotated[
+Reference = Annotated[
     str,
-    Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+    Field(
+        min_length=1,
+        max_length=127,
+        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    ),
 ]
-"""The name of another resource in the same namespace (a DNS label)."""
+"""A name, or namespace/name, which takes a ReferenceGrant in that namespace."""
 
-Names = Annotated[
-    list[Name],
+References = Annotated[
+    list[Reference],
     Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
 ]
-"""A set of resource names."""
+"""A set of references."""
 
 
 class InvalidSpecError(ValueError):

@@ -11,7 +11,9 @@ HEADER = """# Resources
 Generated from src/kaos/api by `nox -s manifests`. Do not edit.
 
 All three kinds are `kaos.tools/v1alpha1` and namespaced; `kubectl get kaos` lists them together.
-Names refer to objects in the same namespace.
+Names refer to objects in the same namespace. Where an Agent names another resource,
+`namespace/name` is one elsewhere; a ReferenceGrant of the Gateway API in that namespace must allow
+it, from group `kaos.tools`, kind `Agent`, to group `kaos.tools` and the kind that is named.
 """
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from kaos.api import GROUP, VERSION, Agent, MCPServer, ModelAPI, Workload
 from kaos.reconcilers.agent import AGENTS_NAMED, AgentReconciler
-from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL
+from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL, ref
+from kaos.reconcilers.grants import REFERENCE_GRANT
 from kaos.reconcilers.mcpserver import MCPServerReconciler
 from kaos.reconcilers.metadata_only import MetadataOnly
 from kaos.reconcilers.modelapi import ModelAPIReconciler
@@ -82,6 +83,16 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
         kinds = [CONFIG_MAP, SECRET] if settings.watch_secrets else [CONFIG_MAP]
         return [Watches(kind, to_requests) for kind in kinds]
 
+    def granted(model: type[Workload]) -> Watches:
+        """A grant concerns what is in its namespace, and agents that reach into it."""
+
+        def to_requests(grant: Object) -> Iterable[Request]:
+            yield from (obj.key for obj in cache.list(model, grant.namespace))
+            if model is Agent:
+                yield from (obj.key for obj in cache.by_index(Agent, USES, grant.namespace))
+
+        return Watches(REFERENCE_GRANT, to_requests, optional=True)
+
     agent_watches = [
         users("ModelAPI"),
         users("MCPServer"),
@@ -89,6 +100,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
         Watches(Agent, namesakes),
         pods(Agent),
         *referenced(Agent),
+        granted(Agent),
     ]
     return [
         Controller(
@@ -96,7 +108,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
             ModelAPIReconciler(manager, settings),
             for_=ModelAPI,
             owns=owns,
-            watches=[pods(ModelAPI), *referenced(ModelAPI)],
+            watches=[pods(ModelAPI), *referenced(ModelAPI), granted(ModelAPI)],
             workers=WORKERS,
         ),
         Controller(
@@ -104,7 +116,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
             MCPServerReconciler(manager, settings),
             for_=MCPServer,
             owns=owns,
-            watches=[pods(MCPServer), *referenced(MCPServer)],
+            watches=[pods(MCPServer), *referenced(MCPServer), granted(MCPServer)],
             workers=WORKERS,
         ),
         Controller(
@@ -125,13 +137,16 @@ def _workload_keys(pod: Object) -> Iterable[str]:
 
 
 def _used(agent: Object) -> Iterable[str]:
-    """What an agent's spec names, as kind/namespace/name."""
-    spec, namespace = agent.spec, agent.namespace
-    yield f"ModelAPI/{namespace}/{spec.get('modelAPI', '')}"
-    for name in spec.get("mcpServers", ()):
-        yield f"MCPServer/{namespace}/{name}"
-    for name in spec.get("agentNetwork", {}).get("access", ()):
-        yield f"Agent/{namespace}/{name}"
+    """What an agent's spec names, as kind/namespace/name, and namespaces that it reaches into."""
+    spec, here = agent.spec, agent.namespace
+    named = [("ModelAPI", spec.get("modelAPI", ""))]
+    named += [("MCPServer", text) for text in spec.get("mcpServers", ())]
+    named += [("Agent", text) for text in spec.get("agentNetwork", {}).get("access", ())]
+    for kind, text in named:
+        target = ref(text, here)
+        yield f"{kind}/{target.namespace}/{target.name}"
+        if target.namespace != here:
+            yield target.namespace
 
 
 __all__ = ["FIELD_MANAGER", "Settings", "controllers"]

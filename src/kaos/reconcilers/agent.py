@@ -1,7 +1,9 @@
 """The Agent's reconciler: which model, which servers, which peers, and who has the short path."""
 
-from kaos.api import Agent, MCPServer, Mode, ModelAPI, ServerType
+from kaos.api import GROUP, Agent, MCPServer, Mode, ModelAPI, ServerType
 from kaos.reconcilers.children.agent import agent_children, endpoint
+from kaos.reconcilers.children.names import ref
+from kaos.reconcilers.children.network import declared
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.dependencies import Dependency
 from kaos.reconcilers.workload import Plan, WorkloadReconciler
@@ -19,18 +21,14 @@ class AgentReconciler(WorkloadReconciler[Agent]):
     def plan(self, resource: Agent) -> Plan:
         """Decide what shall exist for an agent."""
         spec, namespace = resource.spec, resource.namespace
-        model_api = self.cache.get(ModelAPI, spec.model_api, namespace)
-        needs = [Dependency("ModelAPI", spec.model_api, model_api)]
-        needs += [
-            Dependency("MCPServer", name, self.cache.get(MCPServer, name, namespace))
-            for name in spec.mcp_servers
+        forbidden = [
+            f"{model.KIND} {target.namespace}/{target.name}"
+            for model, target in declared(resource)
+            if not self.grants.permits(model.KIND, target, namespace)
         ]
-        peers = [
-            Dependency("Agent", name, self.cache.get(Agent, name, namespace), Type.AVAILABLE)
-            for name in spec.agent_network.access
-        ]
-        api = _parsed(model_api)
-        accepted = accept(resource, api)
+        needs = [] if forbidden else self._needs(resource)
+        api = None if forbidden else self._model_api(resource)
+        accepted = refused(forbidden) if forbidden else accept(resource, api)
         model = asked_model(resource, api)
         conflict = self._first_claimant(resource)
         children = None
@@ -42,11 +40,12 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 routes=self.cache.synced(HTTP_ROUTE),
                 short_path=conflict is None,
                 remotes=self._remotes(resource),
+                guests=self.guests(resource),
             )
         exposed = spec.agent_network.expose
         return Plan(
             accepted=accepted,
-            needs=[*needs, *peers],
+            needs=needs,
             children=children,
             endpoint=endpoint(resource, self.settings) if exposed else "",
             extra={"model": model},
@@ -54,14 +53,29 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             route_conflict=conflict or "",
         )
 
+    def _model_api(self, agent: Agent) -> ModelAPI | None:
+        target = ref(agent.spec.model_api, agent.namespace)
+        return _parsed(self.cache.get(ModelAPI, target.name, target.namespace))
+
+    def _needs(self, agent: Agent) -> list[Dependency]:
+        """What it names; of peers, only that they are available is asked."""
+        found = []
+        for model, target in declared(agent):
+            obj = self.cache.get(model, target.name, target.namespace)
+            type_ = Type.AVAILABLE if model is Agent else Type.READY
+            name = target.seen_from(agent.namespace)
+            found.append(Dependency(model.KIND, name, obj, type_))
+        return found
+
     def _remotes(self, agent: Agent) -> dict[str, str]:
         """The URLs of those of its servers that run elsewhere."""
         found = {}
-        for name in agent.spec.mcp_servers:
-            server = self.cache.get(MCPServer, name, agent.namespace)
+        for text in agent.spec.mcp_servers:
+            target = ref(text, agent.namespace)
+            server = self.cache.get(MCPServer, target.name, target.namespace)
             if server is not None and server.spec.get("type") == ServerType.REMOTE:
-                found[name] = str(server.spec.get("url", ""))
-        return {name: url for name, url in found.items() if url}
+                found[text] = str(server.spec.get("url", ""))
+        return {text: url for text, url in found.items() if url}
 
     def _first_claimant(self, agent: Agent) -> str | None:
         """Who else has the path `/<name>`: the oldest agent of that name, in any namespace."""
@@ -74,6 +88,15 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             return None
         first = min(claims, key=lambda c: (str(c.metadata.creation_timestamp), c.namespace))
         return None if first.uid == agent.metadata.uid else f"Agent {first.namespace}/{first.name}"
+
+
+def refused(targets: list[str]) -> Finding:
+    """The Accepted condition of an agent that names what it may not."""
+    message = (
+        f"{', '.join(targets)} cannot be used from here: no ReferenceGrant in its namespace allows "
+        f"Agents of this one (group {GROUP})"
+    )
+    return Finding(Type.ACCEPTED, False, Reason.REF_NOT_PERMITTED, message)
 
 
 def accept(agent: Agent, api: ModelAPI | None) -> Finding:

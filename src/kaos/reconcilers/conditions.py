@@ -26,6 +26,7 @@ class Reason(StrEnum):
     SPEC_VALID = "SpecValid"
     INVALID_SPEC = "InvalidSpec"
     MODEL_NOT_SERVED = "ModelNotServed"
+    REF_NOT_PERMITTED = "RefNotPermitted"
     NAME_CONFLICT = "NameConflict"
     REFUSED = "Refused"
     APPLY_FAILED = "ApplyFailed"

@@ -22,7 +22,9 @@ class MCPServerReconciler(WorkloadReconciler[MCPServer]):
             unrouted = "a remote server has no route here"
         return Plan(
             accepted=Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid"),
-            children=mcpserver_children(resource, self.settings, routes=routes),
+            children=mcpserver_children(
+                resource, self.settings, routes=routes, guests=self.guests(resource)
+            ),
             endpoint=endpoint(resource, self.settings),
             available=available,
             unrouted=unrouted,

@@ -30,7 +30,9 @@ class ModelAPIReconciler(WorkloadReconciler[ModelAPI]):
         routes = self.cache.synced(HTTP_ROUTE)
         return Plan(
             accepted=Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid"),
-            children=modelapi_children(resource, self.settings, routes=routes),
+            children=modelapi_children(
+                resource, self.settings, routes=routes, guests=self.guests(resource)
+            ),
             endpoint=endpoint(resource, self.settings),
             extra={"models": resource.spec.models},
         )

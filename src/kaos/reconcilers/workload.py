@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from kaos.api import InvalidSpecError, Workload
 from kaos.reconcilers.availability import Availability, PodView, availability
-from kaos.reconcilers.children.names import child_name, selector
+from kaos.reconcilers.children.names import Ref, child_name, selector
 from kaos.reconcilers.children.patch import PatchError
 from kaos.reconcilers.children.scaling import HEIR, handed_over, scaled, scaling_children
 from kaos.reconcilers.children.workload import Manifest
 from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase
 from kaos.reconcilers.dependencies import Dependency, finding
+from kaos.reconcilers.grants import Grants
 from kaos.reconcilers.references import ANNOTATION, References
 from kaos.reconcilers.report import report
 from kaos.reconcilers.routes import routed
@@ -114,7 +115,12 @@ class WorkloadReconciler(Generic[R]):
         self.events = manager.events
         self.settings = settings
         self.children = ApplySet(manager.client, manager.cache, kinds=CHILD_KINDS)
+        self.grants = Grants(manager.cache)
         self.references = References(manager.cache, secrets=settings.watch_secrets)
+
+    def guests(self, resource: R) -> list[str]:
+        """Other namespaces whose agents may use the resource."""
+        return self.grants.guests(resource.KIND, Ref(resource.namespace, resource.name))
 
     def plan(self, resource: R) -> Plan:
         """Decide what shall exist. Reads the cache, writes nothing."""

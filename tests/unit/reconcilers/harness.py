@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from kaos import api
-from kaos.runtime import DEPLOYMENT, Client, Manager, NotFound, Object, Resource
+from kaos.runtime import DEPLOYMENT, Client, Manager, NotFound, Object, Resource, UnknownKind
 
 HOSTED = {"mode": "Hosted", "hostedConfig": {"model": "smollm2:135m"}}
 ECHO = {"type": "python-runtime", "config": {"mcp": "test-mcp-echo-server"}}
@@ -73,9 +73,16 @@ class Cluster:
             ):
                 await asyncio.sleep(0.01)
 
-    async def roll_out(self, name: str, *, available: int | None = None, replicas: int = 1) -> None:
+    async def roll_out(
+        self,
+        name: str,
+        *,
+        available: int | None = None,
+        replicas: int = 1,
+        namespace: str = "default",
+    ) -> None:
         """Say what the Deployment controller says when all pods serve (or so many)."""
-        found = await self.eventually(DEPLOYMENT, name, lambda _: True)
+        found = await self.eventually(DEPLOYMENT, name, lambda _: True, namespace)
         serve = replicas if available is None else available
         status = {
             "observedGeneration": found.metadata.generation,
@@ -85,8 +92,17 @@ class Cluster:
             "availableReplicas": serve,
         }
         await self.client.patch(
-            DEPLOYMENT, name, "default", {"status": status}, subresource="status"
+            DEPLOYMENT, name, namespace, {"status": status}, subresource="status"
         )
+
+    async def granted(self, grant: dict[str, Any]) -> Object:
+        """Apply a ReferenceGrant, as soon as its kind is served."""
+        with anyio.fail_after(5):
+            while True:
+                try:
+                    return await self.client.apply(grant)
+                except (NotFound, UnknownKind):
+                    await asyncio.sleep(0.05)
 
     async def ready_model(self) -> None:
         await self.apply("ModelAPI", "ollama", HOSTED)

@@ -5,10 +5,10 @@ depends on what exists yet: a peer that comes later needs no new pod. Only a rem
 address of its own; an agent that was there before it gets a new pod.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from kaos.api import Agent, MCPServer, ModelAPI
-from kaos.reconcilers.children.names import HTTP_PORT, env_name, service_name
+from kaos.api import Agent, CustomResource, MCPServer, ModelAPI
+from kaos.reconcilers.children.names import HTTP_PORT, env_name, ref, service_name
 from kaos.reconcilers.children.network import network_policy, to_declared, to_url, uses_labels
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
@@ -37,13 +37,17 @@ def environment(
 ) -> list[tuple[str, str]]:
     """The generated variables of an agent's container."""
     spec, namespace = agent.spec, agent.namespace
-    url = settings.service_url
+
+    def url(model: type[CustomResource], text: str, port: int) -> str:
+        target = ref(text, namespace)
+        return settings.service_url(service_name(model, target.name), target.namespace, port)
+
     env = [
         ("AGENT_NAME", agent.name),
         ("KAOS_POD_NAMESPACE", namespace),
         ("AGENT_DESCRIPTION", literal(spec.config.description)),
         ("AGENT_INSTRUCTIONS", literal(spec.config.instructions)),
-        ("MODEL_API_URL", url(service_name(ModelAPI, spec.model_api), namespace, HTTP_PORT)),
+        ("MODEL_API_URL", url(ModelAPI, spec.model_api, HTTP_PORT)),
         ("MODEL_NAME", literal(model)),
         *settings.serving(HTTP_PORT),
     ]
@@ -52,16 +56,18 @@ def environment(
     if spec.wait_for_dependencies:
         env.append(("KAOS_DEPENDENCY_WAIT", str(DEPENDENCY_WAIT)))
     if spec.mcp_servers:
-        env.append(("MCP_SERVERS", ",".join(spec.mcp_servers)))
-    for name in spec.mcp_servers:
-        here = url(service_name(MCPServer, name), namespace, HTTP_PORT) + "/mcp"
-        env.append((f"MCP_SERVER_{env_name(name)}_URL", literal(remotes.get(name, here))))
+        names = [ref(text, namespace).name for text in spec.mcp_servers]
+        env.append(("MCP_SERVERS", ",".join(names)))
+    for text in spec.mcp_servers:
+        here = url(MCPServer, text, HTTP_PORT) + "/mcp"
+        variable = f"MCP_SERVER_{env_name(ref(text, namespace).name)}_URL"
+        env.append((variable, literal(remotes.get(text, here))))
     peers = spec.agent_network.access
     if peers:
-        env.append(("PEER_AGENTS", ",".join(peers)))
-    for name in peers:
-        card = url(service_name(Agent, name), namespace, SERVICE_PORT)
-        env.append((f"PEER_AGENT_{env_name(name)}_CARD_URL", card))
+        env.append(("PEER_AGENTS", ",".join(ref(text, namespace).name for text in peers)))
+    for text in peers:
+        variable = f"PEER_AGENT_{env_name(ref(text, namespace).name)}_CARD_URL"
+        env.append((variable, url(Agent, text, SERVICE_PORT)))
     return env
 
 
@@ -73,6 +79,7 @@ def agent_children(
     routes: bool,
     short_path: bool = True,
     remotes: Mapping[str, str] | None = None,
+    guests: Sequence[str] = (),
 ) -> list[Manifest]:
     """Everything that an Agent needs in order to run.
 
@@ -83,6 +90,7 @@ def agent_children(
         routes: whether the cluster has the Gateway API.
         short_path: whether `/<name>` is this agent's to have.
         remotes: the URLs of those of its servers that run elsewhere.
+        guests: other namespaces whose agents may ask it.
     """
     spec, remotes = agent.spec, remotes or {}
     # A MODEL_NAME of the user's is already in `model`, in the spelling of the ModelAPI.
@@ -94,7 +102,9 @@ def agent_children(
     for remote in remotes.values():
         egress += to_url(remote, settings.cluster_domain)
     children = [
-        *network_policy(agent, settings, port=HTTP_PORT, egress=egress, routed=exposed),
+        *network_policy(
+            agent, settings, port=HTTP_PORT, egress=egress, routed=exposed, guests=guests
+        ),
         deployment(
             agent,
             [

@@ -1,5 +1,6 @@
 """An MCPServer's children: Deployment, Service and HTTPRoute."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from kaos.api import MCPServer, MCPServerConfig, ServerType
@@ -32,13 +33,16 @@ def endpoint(server: MCPServer, settings: Settings) -> str:
     return remote_url(server) or here
 
 
-def mcpserver_children(server: MCPServer, settings: Settings, *, routes: bool) -> list[Manifest]:
+def mcpserver_children(
+    server: MCPServer, settings: Settings, *, routes: bool, guests: Sequence[str] = ()
+) -> list[Manifest]:
     """Everything that an MCPServer needs in order to run.
 
     Args:
         server: the resource.
         settings: of the controller.
         routes: whether the cluster has the Gateway API.
+        guests: other namespaces whose agents may use it.
     """
     spec = server.spec
     if spec.type is ServerType.REMOTE:
@@ -56,7 +60,7 @@ def mcpserver_children(server: MCPServer, settings: Settings, *, routes: bool) -
         mounts=(("tmp", "/tmp"),),  # noqa: S108 - a mount, private to the pod
     )
     children = [
-        *network_policy(server, settings, port=HTTP_PORT, egress=[to_public()]),
+        *network_policy(server, settings, port=HTTP_PORT, egress=[to_public()], guests=guests),
         deployment(server, [main], volumes=[empty_volume("tmp")]),
         service(server, (("http", HTTP_PORT),)),
     ]

@@ -5,6 +5,7 @@ is ready when Ollama answers and the model is in the store, so "ready" means tha
 The model's name travels as an argument of a process, never through a shell.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from kaos.api import HostedConfig, Mode, ModelAPI
@@ -38,27 +39,32 @@ def endpoint(api: ModelAPI, settings: Settings) -> str:
     return settings.service_url(child_name(api), api.namespace, HTTP_PORT)
 
 
-def modelapi_children(api: ModelAPI, settings: Settings, *, routes: bool) -> list[Manifest]:
+def modelapi_children(
+    api: ModelAPI, settings: Settings, *, routes: bool, guests: Sequence[str] = ()
+) -> list[Manifest]:
     """Everything that a ModelAPI needs in order to run.
 
     Args:
         api: the resource.
         settings: of the controller.
         routes: whether the cluster has the Gateway API.
+        guests: other namespaces whose agents may use it.
     """
     if api.spec.mode is Mode.HOSTED:
         assert api.spec.hosted_config is not None  # noqa: S101 - the model's validator
-        children = _hosted(api, api.spec.hosted_config, settings)
+        children = _hosted(api, api.spec.hosted_config, settings, guests)
     else:
         assert api.spec.proxy_config is not None  # noqa: S101 - the model's validator
-        children = proxy_children(api, api.spec.proxy_config, settings)
+        children = proxy_children(api, api.spec.proxy_config, settings, guests)
     children.append(service(api, (("http", HTTP_PORT),)))
     if routes:
         children.append(http_route(api, api.spec.gateway_route, settings, port=HTTP_PORT))
     return children
 
 
-def _hosted(api: ModelAPI, config: HostedConfig, settings: Settings) -> list[Manifest]:
+def _hosted(
+    api: ModelAPI, config: HostedConfig, settings: Settings, guests: Sequence[str]
+) -> list[Manifest]:
     ollama_env = [
         ("OLLAMA_HOST", f"0.0.0.0:{OLLAMA_PORT}"),
         ("OLLAMA_MODELS", STORE),
@@ -107,7 +113,8 @@ def _hosted(api: ModelAPI, config: HostedConfig, settings: Settings) -> list[Man
         # Two pods may not share the claim, and a node's one GPU serves one of them.
         recreate=bool(claims or config.gpus),
     )
-    return [*network_policy(api, settings, port=OLLAMA_PORT, egress=[to_public(443)]), *claims, pod]
+    policy = network_policy(api, settings, port=OLLAMA_PORT, egress=[to_public(443)], guests=guests)
+    return [*policy, *claims, pod]
 
 
 def ollama_resources(api: ModelAPI, config: HostedConfig) -> Manifest:

@@ -1,5 +1,7 @@
 """Names and labels of children: the contract that users see (docs/reference/names.md)."""
 
+from typing import NamedTuple
+
 from kaos.api import Agent, CustomResource
 
 PART_OF = "kaos"
@@ -7,6 +9,23 @@ KIND_LABEL = "kaos.tools/kind"
 NAME_LABEL = "kaos.tools/name"
 HTTP_PORT = 8000
 OLLAMA_PORT = 11434
+
+
+class Ref(NamedTuple):
+    """A resource that another one names."""
+
+    namespace: str
+    name: str
+
+    def seen_from(self, namespace: str) -> str:
+        """How it is called in that namespace: by its name, or namespace/name elsewhere."""
+        return self.name if self.namespace == namespace else f"{self.namespace}/{self.name}"
+
+
+def ref(text: str, namespace: str) -> Ref:
+    """What a `name` or `namespace/name` in a resource of that namespace means."""
+    other, _, name = text.rpartition("/")
+    return Ref(other or namespace, name)
 
 
 def kind_word(resource: CustomResource) -> str:

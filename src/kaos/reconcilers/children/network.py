@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kaos.api import Agent, CustomResource, MCPServer, ModelAPI, NetworkMode, Workload
-from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL, selector
+from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL, Ref, ref, selector
 from kaos.reconcilers.children.workload import Manifest, metadata
 from kaos.reconcilers.settings import Settings
 
@@ -40,7 +40,7 @@ PRIVATE = {
 }
 NODE_LOCAL_DNS = "169.254.20.10/32"
 
-Target = tuple[type[CustomResource], str]
+Target = tuple[type[CustomResource], Ref]
 
 
 def uses_label(model: type[CustomResource], name: str) -> str:
@@ -50,15 +50,18 @@ def uses_label(model: type[CustomResource], name: str) -> str:
 
 def declared(agent: Agent) -> list[Target]:
     """Whom an agent's spec names."""
-    spec = agent.spec
-    found: list[Target] = [(ModelAPI, spec.model_api)]
-    found += [(MCPServer, name) for name in spec.mcp_servers]
-    return found + [(Agent, name) for name in spec.agent_network.access]
+    spec, here = agent.spec, agent.namespace
+    found: list[Target] = [(ModelAPI, ref(spec.model_api, here))]
+    found += [(MCPServer, ref(name, here)) for name in spec.mcp_servers]
+    return found + [(Agent, ref(name, here)) for name in spec.agent_network.access]
 
 
 def uses_labels(agent: Agent) -> dict[str, str]:
-    """The labels of an agent's pods by which those that it uses let it in."""
-    return {uses_label(model, name): "true" for model, name in declared(agent)}
+    """The labels of an agent's pods by which those that it uses let it in.
+
+    The value is the namespace of what is used, so that a namesake elsewhere is not meant.
+    """
+    return {uses_label(model, target.name): target.namespace for model, target in declared(agent)}
 
 
 def network_policy(
@@ -68,6 +71,7 @@ def network_policy(
     port: int,
     egress: Sequence[Manifest],
     routed: bool = True,
+    guests: Sequence[str] = (),
 ) -> list[Manifest]:
     """The resource's NetworkPolicy, or nothing when the user wants none.
 
@@ -77,12 +81,18 @@ def network_policy(
         port: the container's port that is served.
         egress: rules for what it may reach, besides DNS.
         routed: whether the Gateway serves it.
+        guests: other namespaces whose agents may use it.
     """
     wish = resource.spec.network
     if wish.policy is NetworkMode.NONE:
         return []
-    users = {"podSelector": {"matchLabels": {uses_label(type(resource), resource.name): "true"}}}
-    callers = [users, *(_namespace(n) for n in settings.gateway_proxies if routed)]
+    mark = {uses_label(type(resource), resource.name): resource.namespace}
+    users = {"podSelector": {"matchLabels": mark}}
+    callers = [
+        users,
+        *({**users, **_namespace(guest)} for guest in guests),
+        *(_namespace(proxy) for proxy in settings.gateway_proxies if routed),
+    ]
     ports = [{"protocol": "TCP", "port": port}]
     rules = [dns(), *egress, *wish.egress]
     if resource.spec.service_account_name is not None:
@@ -105,14 +115,12 @@ def network_policy(
 
 def to_declared(agent: Agent) -> list[Manifest]:
     """Egress to all whom an agent's spec names."""
-    return [
-        {
-            "to": [
-                {"podSelector": {"matchLabels": {KIND_LABEL: m.KIND.lower(), NAME_LABEL: name}}}
-                for m, name in declared(agent)
-            ]
-        }
-    ]
+    peers = []
+    for model, target in declared(agent):
+        labels = {KIND_LABEL: model.KIND.lower(), NAME_LABEL: target.name}
+        elsewhere = {} if target.namespace == agent.namespace else _namespace(target.namespace)
+        peers.append({"podSelector": {"matchLabels": labels}, **elsewhere})
+    return [{"to": peers}]
 
 
 def dns() -> Manifest:

@@ -7,6 +7,7 @@ Secret is mounted and not read here, so what is wrong in it is told by the gatew
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -30,7 +31,9 @@ KEY_VARIABLE = "KAOS_UPSTREAM_API_KEY"
 HASH = "kaos.tools/config-hash"
 
 
-def proxy_children(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manifest]:
+def proxy_children(
+    api: ModelAPI, config: ProxyConfig, settings: Settings, guests: Sequence[str] = ()
+) -> list[Manifest]:
     """The gateway's Deployment, its configuration, and whom it may reach.
 
     Raises:
@@ -73,7 +76,8 @@ def proxy_children(api: ModelAPI, config: ProxyConfig, settings: Settings) -> li
         api, [gateway], volumes=[{"name": "config", **volume}], annotations=annotations
     )
     egress = _egress(upstreams, settings) if not secret else [to_public(443)]
-    return [*network_policy(api, settings, port=HTTP_PORT, egress=egress), *children, pod]
+    policy = network_policy(api, settings, port=HTTP_PORT, egress=egress, guests=guests)
+    return [*policy, *children, pod]
 
 
 def proxy_document(config: ProxyConfig) -> dict[str, Any]:
