@@ -44,6 +44,7 @@ from kaos.runtime.errors import (
 )
 from kaos.runtime.events import EventRecorder
 from kaos.runtime.health import HttpServer
+from kaos.runtime.kr8s_objects import to_kr8s
 from kaos.runtime.leader import LeaderElection
 from kaos.runtime.manager import Manager, run_until_signal
 from kaos.runtime.owners import (
@@ -161,6 +162,7 @@ __all__ = [
     "set_controller_reference",
     "spec_changed",
     "timestamp",
+    "to_kr8s",
 ]
 
 _WITH_PYDANTIC = {

@@ -8,17 +8,27 @@ Does not: cache (see `Cache`), or limit its own rate: the server's priority and 
 """
 
 import builtins
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, TypeAlias
-
-import msgspec
 
 from kaos.runtime.codec import Object, Page, decode_object, decode_page, encode
 from kaos.runtime.config import ClusterConfig
 from kaos.runtime.discovery import Discovery
 from kaos.runtime.errors import Gone, from_status
+from kaos.runtime.requests import (
+    Body,
+    after_delete,
+    body_version,
+    lines,
+    list_params,
+    object_key,
+    object_path,
+    plain,
+    refusal,
+    tested_version,
+)
 from kaos.runtime.resources import POD, Request, Resource, ResourceType
 from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse, Transport, send
 
@@ -110,25 +120,38 @@ class Client:
             return await self.discovery.find(target.api_version, target.kind)
         return ResourceType.of(target)
 
-    async def get(self, resource: Target, name: str, namespace: str = "") -> Object:
-        """Read one object; raises NotFound."""
-        path = _object_path(await self.resolve(resource), name, namespace)
-        return decode_object(await self._read(HttpRequest("GET", path, idempotent=True)))
+    async def get(
+        self, resource: Target, name: str, namespace: str = "", *, resource_version: str = ""
+    ) -> Object:
+        """Read one object; raises NotFound.
 
-    async def create(self, body: Mapping[str, Any], *, dry_run: bool = False) -> Object:
+        Args:
+            resource: Its kind.
+            name: Its name.
+            namespace: Its namespace.
+            resource_version: "0" for whatever state the server has at hand, a version for one that
+                is no older, "" for the newest.
+        """
+        path = object_path(await self.resolve(resource), name, namespace)
+        params = {"resourceVersion": resource_version} if resource_version else {}
+        return decode_object(await self._read(HttpRequest("GET", path, params, idempotent=True)))
+
+    async def create(self, body: Body, *, dry_run: bool = False) -> Object:
         """Create an object; raises AlreadyExists."""
+        body = plain(body)
         resource, key = await self._identify(body)
         params = self._params(dry_run=dry_run)
         path = resource.path(key.namespace)
         request = HttpRequest("POST", path, params, encode(body))
         return await self._write(Write(resource, key, origin.get()), request)
 
-    async def update(self, body: Mapping[str, Any], *, subresource: str = "") -> Object:
+    async def update(self, body: Body, *, subresource: str = "", dry_run: bool = False) -> Object:
         """Replace an object; raises Conflict when its resourceVersion is stale."""
+        body = plain(body)
         resource, key = await self._identify(body)
-        path = _object_path(resource, key.name, key.namespace, subresource)
-        request = HttpRequest("PUT", path, self._params(), encode(body))
-        return await self._write(Write(resource, key, origin.get(), _version(body)), request)
+        path = object_path(resource, key.name, key.namespace, subresource)
+        request = HttpRequest("PUT", path, self._params(dry_run=dry_run), encode(body))
+        return await self._write(Write(resource, key, origin.get(), body_version(body)), request)
 
     async def patch(
         self,
@@ -139,22 +162,24 @@ class Client:
         *,
         type: Literal["merge", "json"] = "merge",  # noqa: A002 - what kubectl calls it
         subresource: str = "",
+        dry_run: bool = False,
     ) -> Object:
         """Patch an object by a merge patch or a JSON patch."""
         kind = await self.resolve(resource)
-        path = _object_path(kind, name, namespace, subresource)
-        write = Write(kind, _key(kind, namespace, name), origin.get())
+        path = object_path(kind, name, namespace, subresource)
+        write = Write(kind, object_key(kind, namespace, name), origin.get())
         if isinstance(patch, Mapping):
-            write.merge, write.based_on = patch, _version(patch)
+            write.merge, write.based_on = patch, body_version(patch)
         else:
-            write.based_on = _tested_version(patch)
+            write.based_on = tested_version(patch)
         content_type = _MERGE if type == "merge" else _JSON_PATCH
-        request = HttpRequest("PATCH", path, self._params(), encode(patch), content_type)
+        params = self._params(dry_run=dry_run)
+        request = HttpRequest("PATCH", path, params, encode(patch), content_type)
         return await self._write(write, request)
 
     async def apply(
         self,
-        body: Mapping[str, Any],
+        body: Body,
         *,
         field_manager: str | None = None,
         force: bool = True,
@@ -170,13 +195,14 @@ class Client:
             subresource: e.g. ``status``.
             dry_run: Whether to only ask what would happen.
         """
+        body = plain(body)
         resource, key = await self._identify(body)
         params = self._params(dry_run=dry_run, field_manager=field_manager)
         params["force"] = "true" if force else "false"
-        path = _object_path(resource, key.name, key.namespace, subresource)
+        path = object_path(resource, key.name, key.namespace, subresource)
         # Applying the same fields twice is applying them once: safe to try again.
         request = HttpRequest("PATCH", path, params, encode(body), _APPLY, idempotent=True)
-        return await self._write(Write(resource, key, origin.get(), _version(body)), request)
+        return await self._write(Write(resource, key, origin.get(), body_version(body)), request)
 
     async def delete(
         self,
@@ -186,9 +212,11 @@ class Client:
         *,
         propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
         uid: str | None = None,
+        resource_version: str | None = None,
         grace_period: int | None = None,
+        dry_run: bool = False,
     ) -> None:
-        """Delete an object; raises NotFound, and Conflict when its uid is another one.
+        """Delete an object; raises NotFound, and Conflict when a precondition is not met.
 
         Args:
             resource: Its kind.
@@ -196,31 +224,37 @@ class Client:
             namespace: Its namespace.
             propagation: What happens to the objects it owns.
             uid: Delete only this very object.
+            resource_version: Delete it only if it has not changed since.
             grace_period: Seconds a pod gets to end; 0 removes it at once.
+            dry_run: Whether to only ask whether it would be done.
         """
         kind = await self.resolve(resource)
-        path = _object_path(kind, name, namespace)
+        path = object_path(kind, name, namespace)
         options: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": propagation,
         }
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": resource_version}
+        if wanted := {name: value for name, value in conditions.items() if value}:
+            options["preconditions"] = wanted
+        if dry_run:
+            options["dryRun"] = ["All"]
         if grace_period is not None:
             options["gracePeriodSeconds"] = grace_period
         request = HttpRequest("DELETE", path, {}, encode(options))
-        write = Write(kind, _key(kind, namespace, name), origin.get())
+        write = Write(kind, object_key(kind, namespace, name), origin.get())
         left: Object | None = None
         gone = ""
-        if self._observer is not None:
-            self._observer.write_started(write)
+        observer = None if dry_run else self._observer
+        if observer is not None:
+            observer.write_started(write)
         try:
             answer = await self._send(request)
-            left, gone = _after_delete(answer.body, kind)
+            left, gone = after_delete(answer.body, kind)
         finally:
-            if self._observer is not None:
-                self._observer.write_ended(write, left, gone=gone)
+            if observer is not None:
+                observer.write_ended(write, left, gone=gone)
 
     async def logs(
         self,
@@ -245,18 +279,46 @@ class Client:
         async with self.transport.stream(request) as stream:
             if stream.status != 200:
                 raise from_status(stream.status, await stream.read(), request=str(request))
-            rest = b""
-            async for chunk in stream.chunks():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield line
-            if rest:
-                yield rest
+            async for line in lines(stream.chunks()):
+                yield line
 
     async def page(self, resource: ResourceType, namespace: str, params: Mapping[str, str]) -> Page:
         """One LIST request as it is: for the reflector."""
         request = HttpRequest("GET", resource.path(namespace), params, idempotent=True)
         return decode_page(await self._read(request), resource)
+
+    async def pages(
+        self,
+        resource: Target,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        page_size: int = PAGE_SIZE,
+        resource_version: str = "",
+    ) -> AsyncGenerator[Page, None]:
+        """All objects of a kind page by page, so that they never are in memory all at once.
+
+        Args:
+            resource: Their kind.
+            namespace: Their namespace; "" for all.
+            label_selector: As kubectl takes it.
+            field_selector: As kubectl takes it.
+            page_size: Objects per request; 0 for one request.
+            resource_version: See `get`; a server answers "0" in one page.
+
+        Raises:
+            Gone: When the caller took so long that the server forgot the rest.
+        """
+        kind = await self.resolve(resource)
+        params = list_params(label_selector, field_selector, page_size, resource_version)
+        while True:
+            found = await self.page(kind, namespace, params)
+            yield found
+            if not found.continue_token:
+                return
+            params.pop("resourceVersion", None)
+            params["continue"] = found.continue_token
 
     async def list(
         self,
@@ -265,30 +327,29 @@ class Client:
         *,
         label_selector: str = "",
         field_selector: str = "",
+        page_size: int = PAGE_SIZE,
+        resource_version: str = "",
     ) -> builtins.list[Object]:
-        """Read all objects of a kind, in pages; of all namespaces when none is given."""
-        kind = await self.resolve(resource)
-        params = {"limit": str(PAGE_SIZE)}
-        if label_selector:
-            params["labelSelector"] = label_selector
-        if field_selector:
-            params["fieldSelector"] = field_selector
-        items: builtins.list[Object] = []
-        while True:
+        """Read all objects of a kind; see `pages`. What the server forgot is read in one piece."""
+        for size in (page_size, 0):
+            items: builtins.list[Object] = []
             try:
-                found = await self.page(kind, namespace, params)
+                async for found in self.pages(
+                    resource,
+                    namespace,
+                    label_selector=label_selector,
+                    field_selector=field_selector,
+                    page_size=size,
+                    resource_version=resource_version,
+                ):
+                    items += found.items
             except Gone:
-                if "continue" not in params:
+                # Only a continue token can be too old; once more, without any.
+                if not items or not size:
                     raise
-                # The token outlived the server's history: once more, in one piece.
-                params.pop("continue")
-                params.pop("limit")
-                items = []
-                continue
-            items += found.items
-            if not found.continue_token:
+            else:
                 return items
-            params["continue"] = found.continue_token
+        raise AssertionError
 
     async def _identify(self, body: Mapping[str, Any]) -> tuple[ResourceType, Request]:
         api_version, kind = body.get("apiVersion"), body.get("kind")
@@ -299,7 +360,7 @@ class Client:
         name = metadata.get("name") or ""
         if not name:
             name = f"{metadata.get('generateName') or ''}*"
-        return resource, _key(resource, metadata.get("namespace") or "", name)
+        return resource, object_key(resource, metadata.get("namespace") or "", name)
 
     def _params(self, *, dry_run: bool = False, field_manager: str | None = None) -> dict[str, str]:
         params = {"fieldManager": field_manager or self.field_manager}
@@ -310,7 +371,7 @@ class Client:
     async def _read(self, request: HttpRequest) -> bytes:
         answer = await send(self.transport, request)
         if answer.status >= 300:
-            raise _error(answer, request)
+            raise refusal(answer, request)
         return answer.body
 
     async def _send(self, request: HttpRequest) -> HttpResponse:
@@ -318,7 +379,7 @@ class Client:
             self._guard()
         answer = await send(self.transport, request)
         if answer.status >= 300:
-            raise _error(answer, request)
+            raise refusal(answer, request)
         return answer
 
     async def _write(self, write: Write, request: HttpRequest) -> Object:
@@ -337,52 +398,3 @@ class Client:
             ours = written is not None and written.kind == write.resource.kind
             observer.write_ended(write, written if ours else None, created=created)
         return written
-
-
-def _object_path(resource: ResourceType, name: str, namespace: str, subresource: str = "") -> str:
-    if not name or name.endswith("*"):
-        raise ValueError(f"{resource.kind}: a name is needed")
-    return resource.path(_key(resource, namespace, name).namespace, name, subresource)
-
-
-def _key(resource: ResourceType, namespace: str, name: str) -> Request:
-    if not resource.namespaced:
-        return Request("", name)
-    if not namespace:
-        raise ValueError(f"{resource.kind} {name}: a namespace is needed")
-    return Request(namespace, name)
-
-
-def _version(body: Mapping[str, Any]) -> str:
-    return str((body.get("metadata") or {}).get("resourceVersion") or "")
-
-
-def _tested_version(patch: Sequence[Mapping[str, Any]]) -> str:
-    for step in patch:
-        if step.get("op") == "test" and step.get("path") == "/metadata/resourceVersion":
-            return str(step.get("value"))
-    return ""
-
-
-def _error(answer: HttpResponse, request: HttpRequest) -> Exception:
-    return from_status(
-        answer.status, answer.body, request=str(request), retry_after=answer.retry_after
-    )
-
-
-class _Deleted(msgspec.Struct):
-    kind: str = ""
-    details: dict[str, Any] | None = None
-
-
-def _after_delete(body: bytes, resource: ResourceType) -> tuple[Object | None, str]:
-    """What a DELETE left behind: the object with its deletion mark, or the uid that is gone.
-
-    The server answers with the object while finalizers or a grace period keep it, with a Status
-    when it is gone, and for some kinds with the last state of what is gone, without a mark.
-    """
-    told = msgspec.json.decode(body, type=_Deleted)
-    if told.kind == resource.kind:
-        obj = decode_object(body)
-        return (obj, "") if obj.deleting else (None, obj.uid)
-    return None, str((told.details or {}).get("uid") or "")

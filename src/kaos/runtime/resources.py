@@ -73,14 +73,17 @@ class ResourceType:
 
     @classmethod
     def of(cls, target: "Resource") -> "ResourceType":
-        """The type of a ResourceType (itself) or of a model class.
+        """The type of a ResourceType (itself), of a model class or of a kr8s class.
 
         Args:
             target: A ResourceType, or a class with the class variables GROUP, VERSION, KIND, PLURAL
-                and, for cluster-scoped kinds, ``NAMESPACED = False``.
+                and, for cluster-scoped kinds, ``NAMESPACED = False``; or a class of kr8s.
         """
         if isinstance(target, ResourceType):
             return target
+        if hasattr(target, "endpoint") and hasattr(target, "version"):
+            group, version = split_api_version(target.version)
+            return cls(group, version, target.kind, target.plural, target.namespaced)
         try:
             return cls(
                 target.GROUP,
