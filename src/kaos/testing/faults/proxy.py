@@ -101,13 +101,15 @@ class FaultProxy:
     Attributes:
         config: What to give to a `Manager` or `Client`; within the context.
         rules: The rules, asked in order.
-        requests: The last requests, oldest first.
+        requests: The last 20,000 requests, oldest first.
+        passed: How many requests there were.
         faults: How many faults of each kind happened.
     """
 
     def __init__(self, upstream: ClusterConfig, *rules: Rule, seed: int = 0) -> None:
         self.rules = list(rules)
         self.requests: deque[Passed] = deque(maxlen=20_000)
+        self.passed = 0
         self.faults: Counter[str] = Counter()
         self._upstream = upstream
         self._dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
@@ -218,6 +220,7 @@ class FaultProxy:
             return _refusal(Refuse(413, "RequestEntityTooLarge", "the body is too large"))
         fault = self._choose(asked)
         now = asyncio.get_running_loop().time()
+        self.passed += 1
         self.requests.append(Passed(now, asked, fault))
         if fault is not None:
             self.faults[str(fault)] += 1

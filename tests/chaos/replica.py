@@ -1,0 +1,75 @@
+"""One replica of the controller, as a process: `python -m tests.chaos.replica SETTINGS REPORT`.
+
+At its end, by SIGTERM or because the lease was lost, it writes what it has left behind: tasks, and
+how its memory went. Exit status 3 means that the lease was lost, as a pod would be started again.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from kaos.runtime import ClusterConfig, LeaderElection, LeadershipLost, Manager
+from kaos.runtime.manager import run_until_signal
+from tests.chaos.widgets import WIDGET, widgets
+
+LOST = 3
+LEASE = "chaos"
+ELECTION = {"lease_duration": 6.0, "renew_deadline": 4.0, "retry_period": 1.0}
+
+
+def memory() -> float:
+    """Resident memory in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def others() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def sample(seen: dict[str, list[float]], manager: Manager) -> None:
+    while True:
+        seen["memory"].append(round(memory(), 1))
+        seen["tasks"].append(len(others()))
+        overlaid = sum(informer.store.overlaid for informer in manager.cache.informers())
+        seen["overlaid"].append(overlaid)
+        await asyncio.sleep(1)
+
+
+async def main(settings: dict[str, Any], report: Path) -> int:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(20))
+    election = LeaderElection(LEASE, settings["namespace"], settings["identity"], **ELECTION)
+    manager = Manager(
+        ClusterConfig.direct(settings["server"], settings["token"]),
+        field_manager="chaos",
+        namespaces=[settings["namespace"]],
+        leader_election=election,
+        graceful_timeout=5.0,
+    )
+    manager.add(widgets(manager))
+    seen: dict[str, list[float]] = {"memory": [], "tasks": [], "overlaid": []}
+    sampler = asyncio.create_task(sample(seen, manager))
+    status = 0
+    try:
+        await run_until_signal(manager)
+    except* LeadershipLost:
+        status = LOST
+    finally:
+        sampler.cancel()
+        await asyncio.wait([sampler])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        left = [repr(task) for task in others()]
+        gc.collect()
+        found = {**seen, "left": left, "widgets": len(manager.cache.list(WIDGET))}
+        report.write_text(json.dumps(found))  # noqa: ASYNC240 - the last thing that happens
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(json.loads(sys.argv[1]), Path(sys.argv[2]))))
