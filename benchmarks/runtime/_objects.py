@@ -5,6 +5,7 @@ the server is never what is measured.
 """
 
 import json
+from collections.abc import Mapping
 
 GROUP, VERSION, KIND, PLURAL = "bench.kaos.tools", "v1", "Agent", "agents"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -24,7 +25,9 @@ def number_of(name: str) -> int:
     return int(name.removeprefix("agent-"))
 
 
-def _managed(manager: str, fields: dict[str, object], subresource: str = "") -> dict[str, object]:
+def _managed(
+    manager: str, fields: Mapping[str, object], subresource: str = ""
+) -> dict[str, object]:
     return {
         "manager": manager,
         "operation": "Apply" if subresource else "Update",
@@ -35,7 +38,7 @@ def _managed(manager: str, fields: dict[str, object], subresource: str = "") -> 
     } | ({"subresource": subresource} if subresource else {})
 
 
-_SPEC_FIELDS = {
+_SPEC_FIELDS: Mapping[str, object] = {
     "f:metadata": {"f:annotations": {".": {}, "f:kaos.tools/owner": {}}, "f:labels": {".": {}}},
     "f:spec": {
         ".": {},
@@ -47,12 +50,19 @@ _SPEC_FIELDS = {
         "f:round": {},
     },
 }
-_CONDITION = {".": {}, "f:lastTransitionTime": {}, "f:message": {}, "f:reason": {}, "f:status": {}}
-_STATUS_FIELDS = {
+_CONDITION: dict[str, object] = {
+    ".": {},
+    "f:lastTransitionTime": {},
+    "f:message": {},
+    "f:reason": {},
+    "f:status": {},
+}
+_STATUS_FIELDS: Mapping[str, object] = {
     "f:status": {
         "f:conditions": {
             ".": {},
             'k:{"type":"Available"}': _CONDITION,
+            'k:{"type":"Progressing"}': _CONDITION,
             'k:{"type":"Ready"}': _CONDITION,
         },
         "f:endpoint": {},
@@ -62,7 +72,9 @@ _STATUS_FIELDS = {
 _INSTRUCTIONS = (
     "Answer questions about orders and deliveries. Look an order up before you speak about it, "
     "name its number in every answer, never guess a date, and hand the customer over to a person "
-    "when the tools disagree or the customer asks for it twice. "
+    "when the tools disagree or the customer asks for it twice. Answer in the language of the "
+    "question, in at most five sentences, and end with the one thing the customer can do next. "
+    "Refunds above fifty need the consent of a person; ask for it by the tool and say that you do."
 )
 
 
@@ -112,7 +124,7 @@ _TEMPLATE = {
     "status": {
         "observedRound": "@@observed",
         "endpoint": "http://agent.team.svc.cluster.local:8000",
-        "conditions": [_condition("Available"), _condition("Ready")],
+        "conditions": [_condition(kind) for kind in ("Available", "Progressing", "Ready")],
     },
 }
 
@@ -126,6 +138,7 @@ def _splicable() -> bytes:
 
 
 _TEXT = _splicable()
+_MARKS = (987654321, 987654322, 987654323, 987654324)
 
 
 class Objects:
@@ -144,10 +157,10 @@ class Objects:
                 b"name": name_of(number).encode(),
                 b"namespace": namespace_of(number).encode(),
                 b"uid": b"7d3f0c52-0000-4000-8000-%012d" % number,
-                b"version": -1,
-                b"generation": -2,
-                b"round": -3,
-                b"observed": -4,
+                b"version": _MARKS[0],
+                b"generation": _MARKS[1],
+                b"round": _MARKS[2],
+                b"observed": _MARKS[3],
             }
             for number in range(count)
         )
@@ -188,10 +201,9 @@ _shared: dict[bytes, bytes] = {}
 
 
 def _cut(text: bytes) -> tuple[bytes, ...]:
-    head, rest = text.split(b"-1", 1)
-    parts = [head]
-    for mark in (b"-2", b"-3", b"-4"):
-        part, rest = rest.split(mark, 1)
+    parts, rest = [], text
+    for mark in _MARKS:
+        part, rest = rest.split(b"%d" % mark, 1)
         parts.append(part)
     parts.append(rest)
     # Most parts are the same text in all objects.
