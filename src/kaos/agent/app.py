@@ -35,10 +35,11 @@ from kaos.agent.models import ModelsEndpoint
 from kaos.agent.peers import PeerDirectory
 from kaos.agent.run_endpoints import RunEndpoints
 from kaos.agent.run_store import RunStore
+from kaos.agent.runs import Spans
 from kaos.agent.settings import Settings
 from kaos.agent.text_tools import ToolCalling
 from kaos.agent.tools import Tool
-from kaos.telemetry import metrics
+from kaos.telemetry import metrics, tracing
 from kaos.telemetry.http import Observed
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,17 @@ async def _running(
         store = RunStore(settings.name, record=settings.record_content)
         run_endpoints = RunEndpoints(store)
         slots = Slots(settings.max_concurrent)
-        chat = ChatEndpoint(Exchanges(settings, calling, tools, store, memory=memory, slots=slots))
+        end_telemetry = tracing.start(settings.name)
+        exchanges = Exchanges(
+            settings,
+            calling,
+            tools,
+            store,
+            spans=_spans(settings) if end_telemetry else None,
+            memory=memory,
+            slots=slots,
+        )
+        chat = ChatEndpoint(exchanges)
         sessions = SessionEndpoints(memory, settings.memory_open_list).routes() if memory else []
         # Here and not in `create_app`, because aiohttp's session needs a running loop.
         app.router.routes[:] = [
@@ -124,6 +135,14 @@ async def _running(
             await chat.replays.close()
             if memory is not None:
                 await memory.close()
+            if end_telemetry is not None:
+                await asyncio.to_thread(end_telemetry)
+
+
+def _spans(settings: Settings) -> Spans:
+    from kaos.agent.spans import GenAISpans  # noqa: PLC0415 - only where OpenTelemetry is
+
+    return GenAISpans(settings.model_api_url, record=settings.record_content)
 
 
 async def _supervised(work: Coroutine[Any, Any, None], name: str) -> None:

@@ -8,7 +8,6 @@ Does not: know HTTP beyond a request's headers.
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -81,9 +80,13 @@ class Exchanges:
         )
         loop = asyncio.get_running_loop()
         limit = time_limit(headers, settings.request_timeout)
-        limit = min(limit, _seconds(headers.get(peers.DEADLINE_HEADER)))
         session = self.memory.session(caller, headers, chat) if self.memory else None
-        context = CallContext(run=memory.id, path=path, deadline=loop.time() + limit)
+        context = CallContext(
+            run=memory.id,
+            path=path,
+            deadline=loop.time() + limit,
+            session=session.id if session else "",
+        )
         return Exchange(
             settings=settings,
             model=self.model,
@@ -207,14 +210,6 @@ def _both(record: RunRecord, steps: Listener | None) -> Listener:
         await steps(event)
 
     return tell
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        seconds = float(text) if text else float("inf")
-    except ValueError:
-        return float("inf")
-    return float("inf") if math.isnan(seconds) else max(0.001, seconds)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

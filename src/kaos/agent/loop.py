@@ -153,6 +153,7 @@ class Conversation:
             pieces: list[str] = []
 
             async def emit(delta: Json) -> None:
+                step.begun()
                 if left is not None and isinstance(text := delta.get("content"), str):
                     pieces.append(text)
                 if step.detailed:

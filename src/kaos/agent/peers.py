@@ -29,6 +29,7 @@ from pydantic_core import from_json
 
 from kaos import discovery
 from kaos.agent.errors import DelegationRefused, reason
+from kaos.agent.limits import TIMEOUT_HEADER
 from kaos.agent.openai import Json
 from kaos.agent.peer_answer import PeerAnswer
 from kaos.agent.runs import RUN_HEADER, STEP_HEADER, Step
@@ -38,8 +39,6 @@ log = structlog.get_logger(__name__)
 
 CARD_PATH = "/.well-known/agent-card.json"
 PATH_HEADER = "x-kaos-path"
-DEADLINE_HEADER = "x-request-timeout"
-"""Seconds that the caller will wait: a duration, because clocks differ."""
 STEPS_HEADER = "x-kaos-steps"
 SESSION_HEADER = "x-session-id"
 PREFIX = "delegate_to_"
@@ -200,7 +199,7 @@ class Peer:
             RUN_HEADER: context.run,
             STEP_HEADER: step.id,
             PATH_HEADER: ",".join(context.path),
-            DEADLINE_HEADER: f"{max(left, 0.001):.3f}",
+            TIMEOUT_HEADER: f"{max(left, 0.001):.3f}",
             STEPS_HEADER: "1",
         }
         if context.session:

@@ -78,6 +78,10 @@ async def nobody(_event: Any) -> None:
     """Listen to nothing."""
 
 
+def _unseen() -> None:
+    """Take no note."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step under way.
@@ -88,6 +92,7 @@ class Step:
         relay: Takes the events of steps that others do below it.
         trace: The trace headers that what it calls is to get.
         detailed: Whether anybody wants deltas at all.
+        begun: To be told when the first piece of an answer came.
     """
 
     id: str
@@ -95,6 +100,7 @@ class Step:
     relay: Listener = nobody
     trace: Mapping[str, str] = field(default_factory=dict)
     detailed: bool = False
+    begun: Callable[[], None] = _unseen
 
 
 Work = Callable[[Step], Awaitable[Json]]
@@ -176,6 +182,9 @@ class SpanOfStep(Protocol):
     """A span around a step (see `kaos.agent.spans`)."""
 
     trace: Mapping[str, str]
+
+    def begun(self) -> None:
+        """Take down that the first piece of an answer came."""
 
     def result(self, result: Json) -> None:
         """Take down what came of it."""
@@ -283,7 +292,8 @@ class MemoryRun:
             with self._span(kind, name, details) as span:
                 trace = span.trace if span is not None else self.trace
                 relay = self.listener or nobody
-                result = await work(Step(step, emit, relay, trace, self.detailed))
+                begun = span.begun if span is not None else _unseen
+                result = await work(Step(step, emit, relay, trace, self.detailed, begun))
                 if span is not None:
                     span.result(result)
         except Exception as error:

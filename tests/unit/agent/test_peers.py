@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from kaos.agent import limits, peers
 from kaos.agent import model as model_client
-from kaos.agent import peers
 from kaos.agent.errors import DelegationRefused
 from kaos.agent.peers import delegation_path
 from kaos.telemetry import serving
@@ -249,7 +249,7 @@ async def test_a_peer_gets_what_is_left_of_the_callers_time(
     boss = await start_agent(peers={"analyst": analyst})
     model.say(tool_call("delegate_to_analyst", task="x"), "late")
     model.say(Turn(text="late", delay=30), when="You are an analyst")
-    status, _ = await ask(boss, headers={peers.DEADLINE_HEADER: "0.4"})
+    status, _ = await ask(boss, headers={limits.TIMEOUT_HEADER: "0.4"})
     assert status == 504
     await eventually(lambda: model.requests[1].outcome == "cancelled")
     async with http.get(f"{analyst}/v1/runs") as answer:
