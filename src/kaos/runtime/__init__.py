@@ -9,20 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kaos.runtime.apply import Applied, ApplySet
+from kaos.runtime.backoff import Backoff
 from kaos.runtime.cache import Cache
 from kaos.runtime.client import Client
 from kaos.runtime.codec import Object, ObjectMeta, OwnerReference
 from kaos.runtime.conditions import condition, find_condition, is_true, merge_conditions, timestamp
 from kaos.runtime.config import ClusterConfig
-from kaos.runtime.controller import (
-    Controller,
-    Owns,
-    Predicate,
-    Reconcile,
-    Reconciler,
-    Result,
-    Watches,
-)
+from kaos.runtime.controller import Controller
+from kaos.runtime.declare import Owns, Predicate, Reconcile, Reconciler, Result, Watches
 from kaos.runtime.errors import (
     AlreadyExists,
     ApiError,
@@ -78,6 +72,7 @@ from kaos.runtime.resources import (
     Resource,
     ResourceType,
 )
+from kaos.runtime.selection import Selection, without
 from kaos.runtime.writes import create_or_update, retry_on_conflict
 
 if TYPE_CHECKING:
@@ -108,6 +103,7 @@ __all__ = [
     "ApiError",
     "Applied",
     "ApplySet",
+    "Backoff",
     "Cache",
     "Cause",
     "Client",
@@ -138,6 +134,7 @@ __all__ = [
     "ResourceType",
     "Result",
     "RuntimeFailure",
+    "Selection",
     "Setup",
     "TerminalError",
     "TooManyRequests",
@@ -163,6 +160,7 @@ __all__ = [
     "spec_changed",
     "timestamp",
     "to_kr8s",
+    "without",
 ]
 
 _WITH_PYDANTIC = {

@@ -85,6 +85,9 @@ class ApplySet:
             NameConflict: When a child's name is taken by somebody else's object. Children before
                 it in the list are applied, nothing is pruned.
         """
+        for resource in self._kinds.values():
+            if not self._cache.whole(resource):
+                raise ValueError(f"{resource} is cached by metadata alone: nothing to compare with")
         result = Applied()
         wanted: set[tuple[ResourceType, Request]] = set()
         for body in desired:

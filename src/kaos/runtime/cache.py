@@ -18,6 +18,7 @@ from kaos.runtime.errors import RuntimeFailure
 from kaos.runtime.informer import Informer
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import Request, Resource, ResourceType
+from kaos.runtime.selection import Selection
 from kaos.runtime.store import OWNERS
 
 
@@ -48,16 +49,28 @@ class Cache:
         self._group: anyio.abc.TaskGroup | None = None
         client.observe(self)
 
-    def informer(self, resource: Resource) -> Informer:
-        """The informer of a kind, created (and started, when the cache runs) on first use."""
+    def informer(self, resource: Resource, select: Selection | None = None) -> Informer:
+        """The informer of a kind, created (and started, when the cache runs) on first use.
+
+        Args:
+            resource: The kind.
+            select: What of it is kept; None for whatever somebody else asks for, default all.
+
+        Raises:
+            ValueError: When another selection of this kind is kept already.
+        """
         kind = ResourceType.of(resource)
         informer = self._informers.get(kind)
         if informer is None:
             informer = self._informers[kind] = Informer(
                 self._client, kind, namespaces=self._namespaces, metrics=self._metrics
             )
+            if select is not None:
+                informer.select(select)
             if self._group is not None:
                 self._group.start_soon(informer.run)
+        elif select is not None:
+            informer.select(select)
         return informer
 
     def informers(self) -> builtins.list[Informer]:
@@ -92,6 +105,10 @@ class Cache:
     def owned_by(self, resource: Resource, owner: Object) -> builtins.list[Object]:
         """The objects of a kind that this owner (by uid) controls."""
         return self._known(resource).store.find(OWNERS, owner.uid)
+
+    def whole(self, resource: Resource) -> bool:
+        """Whether objects are kept with all their fields, and not their metadata alone."""
+        return not self._known(resource).selection.metadata_only
 
     def synced(self, resource: Resource) -> bool:
         """Whether the kind is served and was listed."""

@@ -10,18 +10,18 @@ event that may be old by the time its turn comes.
 """
 
 import asyncio
-import secrets
+import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import anyio
 import structlog
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from structlog.contextvars import bind_contextvars
 
+from kaos.runtime.backoff import Backoff
 from kaos.runtime.cache import Cache
 from kaos.runtime.client import Client, Origin, origin
 from kaos.runtime.codec import Object
+from kaos.runtime.declare import Owns, Predicate, Reconcile, Reconciler, Result, Watches
 from kaos.runtime.errors import (
     ApiError,
     Conflict,
@@ -33,10 +33,11 @@ from kaos.runtime.errors import (
 )
 from kaos.runtime.finalizers import add_finalizer, remove_finalizer
 from kaos.runtime.informer import Handler, Informer
-from kaos.runtime.metrics import Metrics
+from kaos.runtime.metrics import RESULTS, Metrics
 from kaos.runtime.predicates import anything, spec_changed
 from kaos.runtime.queue import LOW, NORMAL, QueueMetrics, QueueShutDown, Work, WorkQueue
 from kaos.runtime.resources import Request, Resource, ResourceType, split_api_version
+from kaos.runtime.selection import Selection
 from kaos.runtime.store import Change
 from kaos.runtime.tracing import span
 
@@ -45,68 +46,6 @@ _YIELD_AFTER = 0.005
 _COMPLAIN_AFTER = 10.0
 _COMPLAIN_AT_LEAST_EVERY = 300.0
 _log = structlog.get_logger("kaos.runtime")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What to do after a reconcile that went well.
-
-    Attributes:
-        requeue_after: Seconds after which to reconcile again, even when nothing changes.
-    """
-
-    requeue_after: float | None = None
-
-
-@runtime_checkable
-class Reconciler(Protocol):
-    """Brings the world to what one object asks for.
-
-    An optional second method, ``async def finalize(self, obj: Object, /) -> None``, cleans up when
-    the object is deleted. Only when it exists, a finalizer is put on every object before its first
-    reconcile; an object that is being deleted is then given to `finalize` and not to `reconcile`.
-    """
-
-    async def reconcile(self, request: Request, /) -> Result | None:
-        """Reconcile one object, which may be gone."""
-        ...
-
-
-Reconcile = Callable[[Request], Awaitable[Result | None]]
-"""A reconciler that is just a function; it has no clean-up."""
-
-Predicate = Callable[[Object | None, Object | None], bool]
-"""Whether a change (old, new; None for created and deleted) is worth a reconcile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owns:
-    """A kind of children: a change of one reconciles its controller.
-
-    Attributes:
-        resource: The kind.
-        optional: Whether its CRD may be missing.
-    """
-
-    resource: Resource
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Watches:
-    """Another kind whose changes matter.
-
-    Attributes:
-        resource: The kind.
-        to_requests: Which objects to reconcile; called for the old and for the new object.
-        optional: Whether its CRD may be missing.
-        predicate: Which changes count; default: all.
-    """
-
-    resource: Resource
-    to_requests: Callable[[Object], Iterable[Request]]
-    optional: bool = False
-    predicate: Predicate | None = None
 
 
 class Controller:
@@ -123,6 +62,8 @@ class Controller:
         predicate: Which changes of its own kind count; default: `predicates.spec_changed`.
         finalizer: The finalizer's name, when the reconciler has a `finalize` method.
         pause_annotation: Objects that carry it with the value "true" are left alone.
+        select: What of its own kind the cache keeps; see `Selection`.
+        backoff: How long failed reconciles wait.
     """
 
     def __init__(
@@ -138,6 +79,8 @@ class Controller:
         predicate: Predicate | None = None,
         finalizer: str = "",
         pause_annotation: str = PAUSE_ANNOTATION,
+        select: Selection | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"controller {name!r}: at least one worker is needed")
@@ -155,6 +98,8 @@ class Controller:
         self._timeout = reconcile_timeout
         self._predicate = predicate or spec_changed
         self._pause = pause_annotation
+        self._select = select
+        self._backoff = backoff
         self._log = _log.bind(controller=name)
         self._required: list[Informer] = []
         self._optional: list[Informer] = []
@@ -163,18 +108,21 @@ class Controller:
     def attach(self, client: Client, cache: Cache, metrics: Metrics) -> None:
         """Take part in a manager: called once, by `Manager.add`."""
         self._client, self._cache, self._metrics = client, cache, metrics
-        self._queue: WorkQueue[Request] = WorkQueue(QueueMetrics(metrics, self.name))
+        self._queue: WorkQueue[Request] = WorkQueue(
+            QueueMetrics(metrics, self.name), backoff=self._backoff
+        )
         metrics.controller(self.name, self._workers)
+        self._results = {r: metrics.reconcile_total.labels(self.name, r) for r in RESULTS}
         self._took = metrics.reconcile_time.labels(self.name)
         active = metrics.active_workers.labels(self.name)
         active.set_function(lambda: self._queue.working)
-        self._informer = cache.informer(self.resource)
+        self._informer = cache.informer(self.resource, self._select)
         self._required.append(self._informer)
         self._informer.add_handler(self._on_own)
         for owned in self._owns:
-            self._follow(owned.resource, owned.optional, self._on_child)
+            self._follow(owned, self._on_child)
         for watch in self._watches:
-            self._follow(watch.resource, watch.optional, self._mapper(watch))
+            self._follow(watch, self._mapper(watch))
 
     def unsynced(self) -> list[Informer]:
         """The kinds this controller needs and does not have yet."""
@@ -226,10 +174,10 @@ class Controller:
             }
             self._log.warning("controller.goes_without", kinds=left)
 
-    def _follow(self, resource: Resource, optional: bool, handler: Handler) -> None:
-        informer = self._cache.informer(resource)
+    def _follow(self, followed: Owns | Watches, handler: Handler) -> None:
+        informer = self._cache.informer(followed.resource, followed.select)
         informer.add_handler(handler)
-        if optional:
+        if followed.optional:
             self._optional.append(informer)
             informer.on_served(self._on_served(informer))
         else:
@@ -281,6 +229,7 @@ class Controller:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         yielded = loop.time()
+        bind_contextvars(controller=self.name, kind=self.resource.kind)
         while True:
             try:
                 work = await self._queue.get()
@@ -297,12 +246,11 @@ class Controller:
 
     async def _process(self, work: Work[Request]) -> None:
         request = work.item
-        bound = bind_contextvars(
-            controller=self.name,
-            kind=self.resource.kind,
+        # The context is the worker's own, and the next reconcile binds the same names again.
+        bind_contextvars(
             namespace=request.namespace,
             name=request.name,
-            reconcile_id=secrets.token_hex(4),
+            reconcile_id=f"{random.getrandbits(32):08x}",
             why=work.causes,
         )
         token = origin.set((self.name, request))
@@ -323,9 +271,8 @@ class Controller:
                 )
         finally:
             origin.reset(token)
-            reset_contextvars(**bound)
         self._took.observe(loop.time() - started)
-        self._metrics.reconcile_total.labels(self.name, label).inc()
+        self._results[label].inc()
 
     async def _attempt(self, request: Request) -> Result | None:
         attributes = {"k8s.namespace.name": request.namespace, "k8s.object.name": request.name}

@@ -23,10 +23,12 @@ from kaos.runtime.codec import Object, version_number
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.reflector import Reflector
 from kaos.runtime.resources import Request, ResourceType
+from kaos.runtime.selection import Selection, Transform
 from kaos.runtime.store import Change, Store
 from kaos.runtime.watcher import UNSERVED, Changed, Deleted, Effect, Progress, Replaced, Watcher
 
 Handler = Callable[[Change, Origin | None], None]
+_EVERYTHING = Selection()
 _log = structlog.get_logger("kaos.runtime")
 
 
@@ -54,35 +56,49 @@ class Informer:
         resource: ResourceType,
         *,
         namespaces: Sequence[str] = (),
-        selectors: Mapping[str, str] | None = None,
         metrics: Metrics | None = None,
         new_watcher: Callable[[], Watcher] = Watcher,
     ) -> None:
         self.resource = resource
         self.store = Store()
         self.last_error: Exception | None = None
-        scopes = namespaces if namespaces and resource.namespaced else ("",)
-        self._scopes = {namespace: _Scope(self, namespace) for namespace in scopes}
+        self.selection = _EVERYTHING
+        self._shape: Transform | None = None
+        self._namespaces = namespaces
+        self._scopes = self._make_scopes(namespaces)
+        self._running = False
         self._handlers: list[Handler] = []
         self._on_served: list[Callable[[bool], None]] = []
         self._state = asyncio.Event()
         self._under_way: dict[Request, int] = {}
         self._held: dict[Request, list[Change]] = {}
         self._own: dict[tuple[Request, int], Origin] = {}
-        metrics = metrics or Metrics()
-        metrics.cached_objects.labels(str(resource)).set_function(lambda: len(self.store))
-        self._reflectors = [
-            Reflector(
-                client,
-                resource,
-                scope,
-                namespace=scope.namespace,
-                selectors=selectors,
-                watcher=new_watcher(),
-                metrics=metrics,
-            )
-            for scope in self._scopes.values()
-        ]
+        self._client = client
+        self._new_watcher = new_watcher
+        self._metrics = metrics or Metrics()
+        self._metrics.cached_objects.labels(str(resource)).set_function(lambda: len(self.store))
+
+    def select(self, selection: Selection) -> None:
+        """Keep only this of the kind; before the watch starts, and before anybody relies on more.
+
+        Raises:
+            ValueError: When it is too late, or another selection was asked for.
+        """
+        if not selection.same(self.selection):
+            if self._running or self._handlers or self.selection is not _EVERYTHING:
+                raise ValueError(
+                    f"{self.resource} is in the cache with another selection already; a kind has "
+                    "one for all controllers: give it to `manager.watch`, before `manager.add`"
+                )
+            self.selection = selection
+            self._shape = selection.shape()
+            self._scopes = self._make_scopes(selection.namespaces or self._namespaces)
+        for name, keys in selection.indexes.items():
+            self.store.add_index(name, keys)
+
+    def _make_scopes(self, namespaces: Sequence[str]) -> dict[str, _Scope]:
+        scopes = namespaces if namespaces and self.resource.namespaced else ("",)
+        return {namespace: _Scope(self, namespace) for namespace in scopes}
 
     @property
     def synced(self) -> bool:
@@ -108,8 +124,22 @@ class Informer:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        self._running = True
+        client = self._client
+        transport = self.selection.narrowed(client.transport)
+        if transport is not client.transport:
+            client = Client(transport, field_manager=client.field_manager)
         async with anyio.create_task_group() as group:
-            for reflector in self._reflectors:
+            for scope in self._scopes.values():
+                reflector = Reflector(
+                    client,
+                    self.resource,
+                    scope,
+                    namespace=scope.namespace,
+                    selectors=self.selection.params(),
+                    watcher=self._new_watcher(),
+                    metrics=self._metrics,
+                )
                 group.start_soon(reflector.run)
 
     async def wait_synced(self) -> None:
@@ -125,6 +155,8 @@ class Informer:
     def effect(self, effect: Effect, scope: _Scope) -> None:
         """Take in what the watch told."""
         store, namespace = self.store, scope.namespace
+        if self._shape is not None:
+            effect = self._shaped(effect, self._shape)
         match effect:
             case Changed(obj):
                 store.seen(obj.version, scope=namespace)
@@ -155,6 +187,8 @@ class Informer:
     ) -> None:
         """See `WriteObserver`."""
         scope = self._scope_of(write.key)
+        if written is not None and self.selection is not _EVERYTHING:
+            written = self._selected(written)
         if scope is not None:
             if written is not None:
                 self.store.written(written, scope=scope.namespace)
@@ -171,6 +205,30 @@ class Informer:
             self._tell(self._held.pop(write.key, []))
         if written is not None and written.version <= self._version_watched(written.key):
             self._own.pop((written.key, written.version), None)
+
+    def _selected(self, written: Object) -> Object | None:
+        """What is kept of an answer; what is not selected (any more) the watch tells of."""
+        if not self.selection.matches(written):
+            return None
+        return written if self._shape is None else self._kept(written, self._shape)
+
+    def _shaped(self, effect: Effect, shape: Transform) -> Effect:
+        match effect:
+            case Changed(obj):
+                return Changed(self._kept(obj, shape))
+            case Deleted(obj):
+                return Deleted(self._kept(obj, shape))
+            case Replaced(objects, version):
+                return Replaced([self._kept(obj, shape) for obj in objects], version)
+        return effect
+
+    def _kept(self, obj: Object, shape: Transform) -> Object:
+        try:
+            return shape(obj)
+        except Exception:  # noqa: BLE001
+            # A transform of the user's: it must not stop the watch; more is kept than was wanted.
+            _log.exception("transform.failed", resource=str(self.resource), object=repr(obj))
+            return obj
 
     def _version_watched(self, key: Request) -> int:
         """The version of this object that the watch has told and the handlers know."""

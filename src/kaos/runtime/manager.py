@@ -29,6 +29,7 @@ from kaos.runtime.informer import Informer
 from kaos.runtime.leader import Elector, LeaderElection
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import Resource
+from kaos.runtime.selection import Selection
 from kaos.runtime.transport import AiohttpTransport, Transport
 
 _LAST_EVENTS = 2.0
@@ -89,14 +90,17 @@ class Manager:
             self._controllers[controller.name] = controller
             controller.attach(self.client, self.cache, self.metrics)
 
-    def watch(self, resource: Resource, *, optional: bool = False) -> None:
-        """Keep a kind in the cache without a controller.
+    def watch(
+        self, resource: Resource, *, optional: bool = False, select: Selection | None = None
+    ) -> None:
+        """Keep a kind in the cache, with or without a controller.
 
         Args:
             resource: The kind.
             optional: Whether its CRD may be missing; else /readyz fails until it is listed.
+            select: What of it is kept, for all controllers; default: all. Before `add`.
         """
-        informer = self.cache.informer(resource)
+        informer = self.cache.informer(resource, select)
         if not optional:
             self._required.append(informer)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
+from kaos.runtime.backoff import Backoff, Bucket
 from kaos.runtime.metrics import Metrics
 
 T = TypeVar("T", bound=Hashable)
@@ -26,8 +27,6 @@ LOW = -100
 _FAIR_TURN = 8
 _FAIR_AFTER = 1.0
 _CAUSES = 5
-FIRST_DELAY = 0.005
-LAST_DELAY = 1000.0
 
 
 class QueueShutDown(Exception):  # noqa: N818
@@ -81,12 +80,12 @@ class WorkQueue(Generic[T]):
         self,
         metrics: QueueMetrics | None = None,
         *,
-        first_delay: float = FIRST_DELAY,
-        last_delay: float = LAST_DELAY,
+        backoff: Backoff | None = None,
     ) -> None:
         self._metrics = metrics
-        self._first_delay = first_delay
-        self._last_delay = last_delay
+        self._backoff = backoff or Backoff()
+        rate = self._backoff.rate
+        self._bucket = Bucket(rate, self._backoff.burst) if rate is not None else None
         self._entries: dict[T, _Entry] = {}
         self._ready: dict[int, deque[tuple[int, T]]] = {}
         self._order: list[int] = []
@@ -97,6 +96,7 @@ class WorkQueue(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._failures: dict[T, int] = {}
+        self._clock: Callable[[], float] | None = None
         self._tickets = 0
         self._turns = 0
         self._down = False
@@ -166,7 +166,9 @@ class WorkQueue(Generic[T]):
         self._failures[item] = failures + 1
         if self._metrics is not None:
             self._metrics.retries.inc()
-        delay = min(self._first_delay * 2.0 ** min(failures, 60), self._last_delay)
+        delay = self._backoff.delay(failures)
+        if self._bucket is not None:
+            delay = max(delay, self._bucket.take())
         self.add_after(item, delay, priority=priority, cause=cause)
         return delay
 
@@ -329,6 +331,7 @@ class WorkQueue(Generic[T]):
         now = self._now()
         return max((now - started for started in self._working.values()), default=0.0)
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+    def _now(self) -> float:
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time
+        return self._clock()

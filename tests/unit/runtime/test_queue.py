@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kaos.runtime.queue import LAST_DELAY, LOW, QueueShutDown, WorkQueue
+from kaos.runtime.backoff import Backoff
+from kaos.runtime.queue import LOW, QueueShutDown, WorkQueue
 
 pytestmark = pytest.mark.looptime
 
@@ -75,7 +76,7 @@ async def test_failures_double_the_delay_until_forgotten() -> None:
     queue: WorkQueue[str] = WorkQueue()
     delays = [queue.add_rate_limited("a") for _ in range(30)]
     assert delays[:4] == [0.005, 0.01, 0.02, 0.04]
-    assert delays[-1] == LAST_DELAY
+    assert delays[-1] == Backoff().last
     queue.forget("a")
     assert queue.add_rate_limited("a") == 0.005
 
