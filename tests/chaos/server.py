@@ -1,6 +1,7 @@
 """The embedded API server as a process that can be killed: `python -m tests.chaos.server …`."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from kaos.local.apiserver import APIServer
 
 async def main(port: int, database: Path, token: str) -> None:
     async with APIServer(database=database, token=token).serve(port=port):
-        await asyncio.Event().wait()
+        parent = os.getppid()
+        while os.getppid() == parent:  # noqa: ASYNC110 - else the test was killed
+            await asyncio.sleep(1)
 
 
 if __name__ == "__main__":
