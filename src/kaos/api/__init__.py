@@ -6,9 +6,18 @@ This package imports nothing else of KAOS.
 
 from typing import Any
 
-from kaos.api.agent import Agent, AgentConfig, AgentNetwork, AgentSpec, AgentStatus
+from kaos.api.agent import (
+    Agent,
+    AgentConfig,
+    AgentNetwork,
+    AgentSpec,
+    AgentStatus,
+    ToolCallMode,
+    ToolChoice,
+)
 from kaos.api.crd import crd
 from kaos.api.mcpserver import MCPServer, MCPServerConfig, MCPServerSpec, ServerType, Tools
+from kaos.api.memory import Memory, MemoryType
 from kaos.api.meta import GROUP, VERSION, Condition, CustomResource, InvalidSpecError, Status
 from kaos.api.modelapi import (
     ApiKey,
@@ -55,6 +64,8 @@ __all__ = [
     "MCPServer",
     "MCPServerConfig",
     "MCPServerSpec",
+    "Memory",
+    "MemoryType",
     "Mode",
     "ModelAPI",
     "ModelAPISpec",
@@ -66,6 +77,8 @@ __all__ = [
     "Resources",
     "ServerType",
     "Status",
+    "ToolCallMode",
+    "ToolChoice",
     "Tools",
     "Workload",
     "WorkloadSpec",

@@ -1,9 +1,11 @@
 """The Agent: a model, the tools and peers it may use, and an OpenAI-compatible endpoint."""
 
-from typing import ClassVar, Literal
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from kaos.api.memory import Memory
 from kaos.api.meta import (
     AGE,
     ENDPOINT,
@@ -19,10 +21,43 @@ from kaos.api.meta import (
 from kaos.api.pod import EnvVars, KeySource
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
+ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+ToolNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    Field(max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"}),
+]
 ONE_TEXT_RULE = (
     "!has(self.config) || !has(self.config.instructionsFrom) || "
     "!has(self.config.instructions) || self.config.instructions == ''"
 )
+
+
+class ToolCallMode(StrEnum):
+    """How a model is told of tools."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    TEXT = "text"
+
+
+class ToolChoice(Model):
+    """Which tools of a server the agent has, and under which names."""
+
+    server: Reference = Field(description="The server, as it stands in mcpServers.")
+    allow: ToolNames = Field(
+        default_factory=list, description="The tools that it has; all of them when empty."
+    )
+    rename: dict[str, ToolName] = Field(
+        default_factory=dict,
+        description="Other names for tools: what the server calls it, and what the agent does.",
+    )
+
+    @model_validator(mode="after")
+    def _renames_what_is_allowed(self) -> "ToolChoice":
+        for name in self.rename if self.allow else ():
+            if name not in self.allow:
+                raise ValueError(f'rename: "{name}" is not in allow')
+        return self
 
 
 class AgentConfig(Model):
@@ -48,6 +83,15 @@ class AgentConfig(Model):
         ge=1,
         le=20,
         description="How many times one request may call the model (default 5).",
+    )
+
+    tool_call_mode: ToolCallMode = Field(
+        default=ToolCallMode.AUTO,
+        description="How the model is told of tools: native by the API's own field, text in the "
+        "prompt (for models that know no better), auto by what the model turns out to do.",
+    )
+    memory: Memory = Field(
+        default_factory=Memory, description="What it remembers of its conversations, and where."
     )
 
     @model_validator(mode="after")
@@ -90,6 +134,19 @@ class AgentSpec(WorkloadSpec):
         description="MCPServers whose tools it may use: names, or namespace/name with a "
         "ReferenceGrant there.",
     )
+    tools: Annotated[
+        list[ToolChoice],
+        Field(
+            max_length=64,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["server"],
+            },
+        ),
+    ] = Field(
+        default_factory=list,
+        description="Which tools of its servers it has; all of a server that is not listed.",
+    )
     config: AgentConfig = Field(
         default_factory=AgentConfig, description="What the agent is and how it thinks."
     )
@@ -100,6 +157,19 @@ class AgentSpec(WorkloadSpec):
         default=True,
         description="Whether a new pod is ready only once its model and servers have answered.",
     )
+
+    @model_validator(mode="after")
+    def _tools_have_servers(self) -> "AgentSpec":
+        for choice in self.tools:
+            if choice.server not in self.mcp_servers:
+                raise ValueError(f'tools: server "{choice.server}" is not in mcpServers')
+        return self
+
+    @model_validator(mode="after")
+    def _one_pod_a_volume(self) -> "AgentSpec":
+        if self.most_replicas > 1 and self.config.memory.storage is not None:
+            raise ValueError("several replicas cannot share config.memory.storage; use a server")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> "AgentSpec":

@@ -8,8 +8,7 @@ manifests/crds; a test fails when that folder is stale.
 from typing import Any
 
 from kaos.api.meta import CustomResource
-
-_DROPPED = ("title", "discriminator", "const")
+from kaos.schema import structural
 
 
 def crd(model: type[CustomResource]) -> dict[str, Any]:
@@ -51,9 +50,8 @@ def crd(model: type[CustomResource]) -> dict[str, Any]:
 
 
 def _schema(model: type[CustomResource]) -> dict[str, Any]:
-    raw = model.model_json_schema(by_alias=True)
-    definitions = raw.get("$defs", {})
-    parts = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
+    properties = structural(model)["properties"]
+    parts = {name: properties[name] for name in ("spec", "status")}
     parts["status"] = _without_defaults(parts["status"])
     if model.RULES:
         parts["spec"]["x-kubernetes-validations"] = _validations(model.RULES)
@@ -75,35 +73,6 @@ def _schema(model: type[CustomResource]) -> dict[str, Any]:
 
 def _validations(rules: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
     return [{"rule": rule, "message": message} for rule, message in rules]
-
-
-def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """One node without references, titles, or a null among its types."""
-    node = dict(node)
-    if "$ref" in node:
-        target = definitions[node.pop("$ref").rsplit("/", 1)[1]]
-        node = {**target, **node}
-    if "anyOf" in node and not node.get("x-kubernetes-int-or-string"):
-        (only,) = [option for option in node.pop("anyOf") if option != {"type": "null"}]
-        inner = _structural(only, definitions)
-        node = {**inner, **node}
-    if node.get("x-kubernetes-int-or-string"):
-        node.pop("anyOf", None)
-        node.pop("type", None)
-    for key in _DROPPED:
-        node.pop(key, None)
-    if node.get("x-kubernetes-preserve-unknown-fields"):
-        node.pop("additionalProperties", None)
-    if node.get("default", ...) is None:
-        del node["default"]
-    if "properties" in node:
-        node["properties"] = {
-            name: _structural(child, definitions) for name, child in node["properties"].items()
-        }
-    for key in ("items", "additionalProperties"):
-        if isinstance(node.get(key), dict):
-            node[key] = _structural(node[key], definitions)
-    return node
 
 
 def _without_defaults(node: Any) -> Any:

@@ -122,6 +122,15 @@ class MCPServerSpec(WorkloadSpec):
         return self
 
 
+class MCPServerStatus(WorkloadStatus):
+    """What the controller has seen of an MCPServer."""
+
+    available_tools: list[str] = Field(
+        default_factory=list,
+        description="The tools that it said it serves when it started; known of python-runtime.",
+    )
+
+
 class MCPServer(Workload):
     """Tools that agents may call, over MCP streamable HTTP at /mcp."""
 
@@ -145,4 +154,4 @@ class MCPServer(Workload):
 
     kind: Literal["MCPServer"] = "MCPServer"
     spec: MCPServerSpec = Field(description="What is wanted.")
-    status: WorkloadStatus = Field(default_factory=WorkloadStatus, description="What is seen.")
+    status: MCPServerStatus = Field(default_factory=MCPServerStatus, description="What is seen.")

@@ -40,7 +40,7 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
         leader_election=election,
         http=HttpServer(host or "127.0.0.1", int(port)),
     )
-    settings = await with_own_image(settings, manager.client)
+    settings = await as_own_pod(settings, manager.client)
     manager.add(*controllers(manager, settings))
     loop, running = asyncio.get_running_loop(), asyncio.ensure_future(manager.run())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -51,15 +51,20 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
     log.info("controller has stopped")
 
 
-async def with_own_image(settings: Settings, client: Client) -> Settings:
-    """The settings with the image of the pod that we are in, unless `KAOS_IMAGE` names one.
+async def as_own_pod(settings: Settings, client: Client) -> Settings:
+    """The settings with what the pod that we are in tells, if we are in one.
 
-    So that one `images:` line of a kustomization changes what the controller starts as well.
+    Its image, unless `KAOS_IMAGE` names one, so that one `images:` line of a kustomization changes
+    what the controller starts as well; and whether pods here have IPv6 addresses.
     """
     name, namespace = os.environ.get("KAOS_POD_NAME"), os.environ.get("KAOS_POD_NAMESPACE", "")
-    if os.environ.get("KAOS_IMAGE") or not name:
+    if not name:
         return settings
     pod = await client.get(POD, name, namespace)
+    addresses = [entry["ip"] for entry in pod.status.get("podIPs", ())]
+    settings = replace(settings, ipv6=any(":" in address for address in addresses))
+    if os.environ.get("KAOS_IMAGE"):
+        return settings
     return replace(settings, image=pod.spec["containers"][0]["image"])
 
 

@@ -27,6 +27,7 @@ class Settings:
         gateway_name: name of that Gateway.
         gateway_proxies: namespaces of the pods that carry the Gateway's traffic, which policies
             let in (`KAOS_GATEWAY_PROXIES`).
+        ipv6: whether pods have IPv6 addresses; told by the controller's own pod.
         drain: seconds for which a pod that is told to end goes on serving, until the news has
             reached those who send it requests (`KAOS_DRAIN`).
         watch_secrets: whether a change of a Secret rolls the pods that read it; it takes the right
@@ -39,6 +40,7 @@ class Settings:
     gateway_namespace: str = "kaos-gateway"
     gateway_name: str = "kaos-gateway"
     gateway_proxies: tuple[str, ...] = ("kaos-gateway", ENVOY)
+    ipv6: bool = False
     drain: int = 5
     watch_secrets: bool = True
 

@@ -12,7 +12,7 @@ from kaos.local import gateway_api
 from kaos.local.apiserver import APIServer
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
 from kaos.runtime import Client, ClusterConfig, Manager
-from tests.unit.reconcilers.harness import Cluster
+from tests.unit.reconcilers.harness import Cluster, Logs
 
 TOKEN = "t"
 
@@ -41,6 +41,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 async def running() -> AsyncIterator[Cluster]:
     """An API server with our kinds and the Gateway API's, and the controllers on it."""
     server = APIServer(token=TOKEN)
+    server.node = logs = Logs()
     async with server.serve() as url:
         config = ClusterConfig.direct(url, TOKEN)
         async with Client.connect(config, field_manager="test") as client:
@@ -57,5 +58,5 @@ async def running() -> AsyncIterator[Cluster]:
                 group.start_soon(run)
                 with anyio.fail_after(10):
                     await started.wait()
-                yield Cluster(client, manager)
+                yield Cluster(client, manager, logs)
                 group.cancel_scope.cancel()

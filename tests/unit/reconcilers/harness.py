@@ -4,24 +4,47 @@ A test plays the Deployment controller and the Gateway by writing their statuses
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
 
 from kaos import api
-from kaos.runtime import DEPLOYMENT, Client, Manager, NotFound, Object, Resource, UnknownKind
+from kaos.runtime import DEPLOYMENT, POD, Client, Manager, NotFound, Object, Resource, UnknownKind
 
 HOSTED = {"mode": "Hosted", "hostedConfig": {"model": "smollm2:135m"}}
 ECHO = {"type": "python-runtime", "config": {"mcp": "test-mcp-echo-server"}}
 
 
+class Logs:
+    """A node that has nothing but logs, by the pod's name."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[bytes]] = {}
+        self.reads = 0
+
+    async def open_port(
+        self, namespace: str, pod: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        raise LookupError("no pod runs here")
+
+    async def read_logs(
+        self, namespace: str, pod: str, container: str, **options: Any
+    ) -> AsyncIterator[bytes]:
+        if pod not in self.lines:
+            raise LookupError(f"pod {pod} has no log")
+        self.reads += 1
+        for line in self.lines[pod]:
+            yield line + b"\n"
+
+
 class Cluster:
     """An API server with the controllers on it."""
 
-    def __init__(self, client: Client, manager: Manager) -> None:
+    def __init__(self, client: Client, manager: Manager, logs: "Logs") -> None:
         self.client = client
         self.manager = manager
+        self.logs = logs
 
     async def cached(self, resource: Resource, name: str) -> Object:
         """An object as the controllers see it."""
@@ -103,6 +126,16 @@ class Cluster:
                     return await self.client.apply(grant)
                 except (NotFound, UnknownKind):
                     await asyncio.sleep(0.05)
+
+    async def start_pod(self, deployment: str, name: str) -> None:
+        """A pod of a Deployment that serves; its log is read from `logs`."""
+        found = await self.eventually(DEPLOYMENT, deployment, lambda _: True)
+        template = found.spec["template"]
+        metadata = {**template["metadata"], "name": name, "namespace": "default"}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        await self.client.create(body)
+        status = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        await self.client.patch(POD, name, "default", status, subresource="status")
 
     async def ready_model(self) -> None:
         await self.apply("ModelAPI", "ollama", HOSTED)

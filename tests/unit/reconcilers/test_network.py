@@ -1,5 +1,6 @@
 """Whom pods may reach follows from what specs declare, and the user has the last word."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,11 +116,15 @@ def test_an_upstream_is_let_through_as_narrowly_as_its_url_allows(
 
 
 def test_tools_reach_the_public_and_neither_the_cluster_nor_cloud_metadata() -> None:
-    children = by_kind(mcpserver_children(server(mcp="x"), SETTINGS, routes=False))
-    _, public = policy(children)["egress"]
-    v4, v6 = (peer["ipBlock"] for peer in public["to"])
-    assert (v4["cidr"], v6["cidr"]) == ("0.0.0.0/0", "::/0")
-    assert {"10.0.0.0/8", "169.254.0.0/16"} <= set(v4["except"])
+    def blocks(settings: Settings) -> dict[str, set[str]]:
+        children = by_kind(mcpserver_children(server(mcp="x"), settings, routes=False))
+        _, public = policy(children)["egress"]
+        return {p["ipBlock"]["cidr"]: set(p["ipBlock"]["except"]) for p in public["to"]}
+
+    only_v4 = blocks(SETTINGS)
+    assert set(only_v4) == {"0.0.0.0/0"}, "a family that pods lack makes some plugins refuse all"
+    assert {"10.0.0.0/8", "169.254.0.0/16"} <= only_v4["0.0.0.0/0"]
+    assert set(blocks(replace(SETTINGS, ipv6=True))) == {"0.0.0.0/0", "::/0"}
 
 
 def test_a_pod_with_a_token_may_reach_the_api_server() -> None:

@@ -19,6 +19,7 @@ from kaos.reconcilers.children.workload import (
 )
 from kaos.reconcilers.settings import Settings
 
+CONTAINER = "mcp-server"
 COMMAND = ("python", "-m", "kaos.toolserver")
 
 
@@ -50,7 +51,7 @@ def mcpserver_children(
     generated = [("MCP_SERVER_NAME", server.name), *settings.serving(HTTP_PORT)]
     custom = spec.type is ServerType.CUSTOM
     main = container(
-        "mcp-server",
+        CONTAINER,
         settings.image,
         (),
         command=() if custom else COMMAND,
@@ -60,7 +61,9 @@ def mcpserver_children(
         mounts=(("tmp", "/tmp"),),  # noqa: S108 - a mount, private to the pod
     )
     children = [
-        *network_policy(server, settings, port=HTTP_PORT, egress=[to_public()], guests=guests),
+        *network_policy(
+            server, settings, port=HTTP_PORT, egress=[to_public(settings)], guests=guests
+        ),
         deployment(server, [main], volumes=[empty_volume("tmp")]),
         service(server, (("http", HTTP_PORT),)),
     ]

@@ -15,12 +15,12 @@ from kaos.reconcilers.children.proxy import COMMAND, proxy_children
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.workload import (
     Manifest,
+    claim,
     container,
     deployment,
     empty_volume,
     http_probes,
     literal,
-    metadata,
     service,
     variables,
 )
@@ -95,17 +95,7 @@ def _hosted(
     if config.storage is not None:
         name = f"{child_name(api)}-models"
         store = {"name": "models", "persistentVolumeClaim": {"claimName": name}}
-        claims = [
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": metadata(api, name),
-                "spec": {
-                    "accessModes": ["ReadWriteOnce"],
-                    "resources": {"requests": {"storage": str(config.storage)}},
-                },
-            }
-        ]
+        claims = [claim(api, name, config.storage)]
     pod = deployment(
         api,
         [ollama, puller],
@@ -113,7 +103,9 @@ def _hosted(
         # Two pods may not share the claim, and a node's one GPU serves one of them.
         recreate=bool(claims or config.gpus),
     )
-    policy = network_policy(api, settings, port=OLLAMA_PORT, egress=[to_public(443)], guests=guests)
+    policy = network_policy(
+        api, settings, port=OLLAMA_PORT, egress=[to_public(settings, 443)], guests=guests
+    )
     return [*policy, *claims, pod]
 
 

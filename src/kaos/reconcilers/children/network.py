@@ -38,6 +38,7 @@ PRIVATE = {
     ),
     "::/0": ("fc00::/7", "fe80::/10"),
 }
+PORTS = {"https": 443, "redis": 6379, "rediss": 6379, "postgres": 5432, "postgresql": 5432}
 NODE_LOCAL_DNS = "169.254.20.10/32"
 
 Target = tuple[type[CustomResource], Ref]
@@ -131,13 +132,19 @@ def dns() -> Manifest:
     }
 
 
-def to_public(*ports: int) -> Manifest:
+def to_public(settings: Settings, *ports: int) -> Manifest:
     """Egress to all addresses but private ones and those of cloud metadata.
 
     Args:
+        settings: tell whether pods have IPv6 addresses: some plugins refuse a policy that names
+            addresses of a family they do not have, and then enforce nothing at all.
         ports: TCP ports; all when none is given.
     """
-    blocks = [{"ipBlock": {"cidr": c, "except": list(e)}} for c, e in PRIVATE.items()]
+    blocks = [
+        {"ipBlock": {"cidr": cidr, "except": list(private)}}
+        for cidr, private in PRIVATE.items()
+        if settings.ipv6 or ":" not in cidr
+    ]
     rule: Manifest = {"to": blocks}
     if ports:
         rule["ports"] = [{"protocol": "TCP", "port": port} for port in ports]
@@ -148,12 +155,12 @@ def to_url(url: str, cluster_domain: str) -> list[Manifest]:
     """Egress to a URL's host: a Service's pods, one address, or a port of any address.
 
     Args:
-        url: an http or https URL that a spec names.
+        url: a URL that a spec names.
         cluster_domain: the domain of Service DNS.
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = parts.port or PORTS.get(parts.scheme, 80)
     ports = [{"protocol": "TCP", "port": port}]
     try:
         address = ip_address(host)

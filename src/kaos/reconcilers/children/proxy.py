@@ -75,7 +75,7 @@ def proxy_children(
     pod = deployment(
         api, [gateway], volumes=[{"name": "config", **volume}], annotations=annotations
     )
-    egress = _egress(upstreams, settings) if not secret else [to_public(443)]
+    egress = _egress(upstreams, settings) if not secret else [to_public(settings, 443)]
     policy = network_policy(api, settings, port=HTTP_PORT, egress=egress, guests=guests)
     return [*policy, *children, pod]
 
@@ -142,6 +142,6 @@ def _egress(upstreams: list[dict[str, Any]], settings: Settings) -> list[Manifes
         if base := entry.get("api_base"):
             found += to_url(str(base), settings.cluster_domain)
         if entry.get("provider"):
-            found.append(to_public(443))
+            found.append(to_public(settings, 443))
         rules += [rule for rule in found if rule not in rules]
     return rules

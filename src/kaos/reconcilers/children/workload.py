@@ -251,6 +251,19 @@ def service(
     }
 
 
+def claim(resource: CustomResource, name: str, size: object) -> Manifest:
+    """A claim for a volume that outlives pods, of one pod at a time."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(resource, name),
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": str(size)}},
+        },
+    }
+
+
 def empty_volume(name: str) -> Manifest:
     """A folder that lives as long as its pod."""
     return {"name": name, "emptyDir": {}}

@@ -1,0 +1,110 @@
+"""What an agent's config says reaches the process in variables that the process reads."""
+
+from typing import Any
+
+import pytest
+
+from kaos.agent.settings import Settings as AgentSettings
+from kaos.api import InvalidSpecError
+from kaos.reconcilers.children.agent import agent_children
+from kaos.reconcilers.settings import Settings
+from tests.unit.reconcilers.resources import agent, by_kind, env_of
+
+
+def children(**spec: Any) -> dict[str, dict[str, Any]]:
+    return by_kind(agent_children(agent(**spec), "m", Settings(), routes=False))
+
+
+def read(**spec: Any) -> AgentSettings:
+    """The settings that the agent makes of the variables that the controller sets."""
+    env = env_of(children(**spec)["Deployment"])
+    return AgentSettings.from_env({name: value.replace("$$", "$") for name, value in env.items()})
+
+
+def test_w11_an_agent_understands_all_that_it_is_told() -> None:
+    settings = read(
+        mcpServers=["search", "files"],
+        tools=[
+            {"server": "search", "allow": ["find", "get"], "rename": {"find": "look_up"}},
+            {"server": "files", "rename": {"read": "read_file"}},
+        ],
+        config={
+            "toolCallMode": "text",
+            "reasoningLoopMaxSteps": 7,
+            "memory": {
+                "type": "redis",
+                "url": "redis://cache:6379/0",
+                "contextLimit": 20,
+                "maxSessions": 30,
+                "maxSessionEvents": 40,
+                "ttl": "2h",
+            },
+        },
+    )
+
+    assert settings.mcp_tools == {
+        "search": {"find": "look_up", "get": "get"},
+        "files": {"*": "*", "read": "read_file"},
+    }
+    assert (settings.tool_call_mode, settings.max_steps) == ("text", 7)
+    assert (settings.memory_type, settings.memory_ttl) == ("redis", 7200)
+    assert settings.memory_url.get_secret_value() == "redis://cache:6379/0"
+    limits = (settings.memory_context_limit, settings.memory_max_sessions)
+    assert (*limits, settings.memory_max_session_events) == (20, 30, 40)
+    assert read(config={"memory": {"enabled": False}}).memory_enabled is False
+
+
+def test_a_config_that_says_nothing_leaves_the_agents_own_defaults() -> None:
+    names = set(env_of(children()["Deployment"]))
+    assert not {name for name in names if name.startswith("MEMORY_") or "TOOL" in name}
+
+
+def test_sessions_in_a_file_have_a_volume_of_their_own() -> None:
+    found = children(config={"memory": {"type": "sqlite", "storage": "1Gi"}})
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+
+    claim = found["PersistentVolumeClaim"]["metadata"]["name"]
+    assert pod["volumes"] == [
+        {"name": "sessions", "persistentVolumeClaim": {"claimName": claim}},
+    ]
+    assert env_of(found["Deployment"])["MEMORY_URL"] == "/sessions/sessions.db"
+    assert found["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_session_servers_password_stays_in_its_secret_and_its_address_is_let_through() -> None:
+    source = {"secretKeyRef": {"name": "db", "key": "url"}}
+    memory = {"type": "postgres", "urlFrom": source}
+    found = children(config={"memory": memory})
+    assert env_of(found["Deployment"])["MEMORY_URL"] == source
+
+    near = children(config={"memory": {"type": "redis", "url": "redis://10.0.0.9"}})
+    assert near["NetworkPolicy"]["spec"]["egress"][-1] == {
+        "to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}],
+        "ports": [{"protocol": "TCP", "port": 6379}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"tools": [{"server": "x"}]}, 'server "x" is not in mcpServers'),
+        (
+            {"mcpServers": ["x"], "tools": [{"server": "x", "allow": ["a"], "rename": {"b": "c"}}]},
+            '"b" is not in allow',
+        ),
+        ({"config": {"memory": {"type": "redis"}}}, "set exactly one of url and urlFrom"),
+        ({"config": {"memory": {"url": "redis://x"}}}, "url is for redis, postgres"),
+        ({"config": {"memory": {"type": "sqlite"}}}, "storage and type sqlite belong together"),
+        (
+            {"config": {"memory": {"type": "redis", "url": "postgres://x"}}},
+            "url must begin with redis",
+        ),
+        (
+            {"replicas": 2, "config": {"memory": {"type": "sqlite", "storage": "1Gi"}}},
+            "several replicas cannot share",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(spec: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSpecError, match=says):
+        agent(**spec)
