@@ -27,7 +27,7 @@ def number_of(name: str) -> int:
 
 def _managed(
     manager: str, fields: Mapping[str, object], subresource: str = ""
-) -> dict[str, object]:
+) -> Mapping[str, object]:
     return {
         "manager": manager,
         "operation": "Apply" if subresource else "Update",

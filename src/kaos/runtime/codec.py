@@ -209,6 +209,25 @@ def decode_object(body: bytes) -> Object:
     return _build(_object.decode(body))
 
 
+class _Usual(msgspec.Struct, forbid_unknown_fields=True, rename="camel", gc=False):
+    """The shape most kinds have, decoded in one pass; other shapes go by `_build`."""
+
+    metadata: ObjectMeta
+    api_version: msgspec.Raw = msgspec.Raw()
+    kind: msgspec.Raw = msgspec.Raw()
+    spec: msgspec.Raw = msgspec.Raw()
+    status: msgspec.Raw = msgspec.Raw()
+
+
+def _build_usual(found: _Usual, api_version: str, kind: str) -> Object:
+    fields: dict[str, bytes] = {}
+    if spec := bytes(found.spec):
+        fields["spec"] = spec
+    if status := bytes(found.status):
+        fields["status"] = status
+    return Object(api_version, kind, found.metadata, fields)
+
+
 class _ListMeta(msgspec.Struct, rename="camel"):
     resource_version: str = ""
     continue_: str | None = msgspec.field(default=None, name="continue")
@@ -217,6 +236,11 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 class _List(msgspec.Struct, rename="camel"):
     metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
     items: list[dict[str, msgspec.Raw]] | None = None
+
+
+class _UsualList(msgspec.Struct, rename="camel"):
+    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
+    items: list[_Usual] | None = None
 
 
 class Page(NamedTuple):
@@ -228,13 +252,19 @@ class Page(NamedTuple):
 
 
 _list = msgspec.json.Decoder(_List)
+_usual_list = msgspec.json.Decoder(_UsualList)
 
 
 def decode_page(body: bytes, resource: ResourceType) -> Page:
     """A list, or one page of it. Its items get the type's own apiVersion and kind strings."""
-    found = _list.decode(body)
     api_version, kind = resource.api_version, resource.kind
-    items = [_build(raw, api_version, kind) for raw in found.items or ()]
+    found: _UsualList | _List
+    try:
+        found = _usual_list.decode(body)
+        items = [_build_usual(item, api_version, kind) for item in found.items or ()]
+    except msgspec.ValidationError:
+        found = _list.decode(body)
+        items = [_build(raw, api_version, kind) for raw in found.items or ()]
     return Page(items, found.metadata.resource_version, found.metadata.continue_ or "")
 
 
@@ -257,7 +287,13 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _UsualEvent(msgspec.Struct, gc=False):
+    type: str
+    object: _Usual
+
+
 _event = msgspec.json.Decoder(_Event)
+_usual_event = msgspec.json.Decoder(_UsualEvent)
 
 
 def event_decoder(resource: ResourceType) -> Callable[[bytes], WatchEvent]:
@@ -266,6 +302,15 @@ def event_decoder(resource: ResourceType) -> Callable[[bytes], WatchEvent]:
     request = f"watch of {resource}"
 
     def decode(line: bytes) -> WatchEvent:
+        try:
+            usual = _usual_event.decode(line)
+        except msgspec.ValidationError:
+            return decode_any(line)
+        if usual.type == "ERROR":
+            return decode_any(line)
+        return WatchEvent(usual.type, _build_usual(usual.object, api_version, kind))
+
+    def decode_any(line: bytes) -> WatchEvent:
         found = _event.decode(line)
         if found.type == "ERROR":
             return WatchEvent("ERROR", error=from_status(0, bytes(found.object), request=request))

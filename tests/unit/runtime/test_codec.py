@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from kaos.runtime import CONFIG_MAP, Gone, Invalid, Object, Request, ResourceType
-from kaos.runtime.codec import decode_page, event_decoder, version_number
+from kaos.runtime import CONFIG_MAP, POD, Gone, Invalid, Object, Request, ResourceType
+from kaos.runtime.codec import decode_page, encode, event_decoder, version_number
 from kaos.runtime.errors import AlreadyExists, ApiError, Cause, Conflict, from_status
 
 BODY: dict[str, Any] = {
@@ -158,3 +158,27 @@ def test_resource_types_of_classes() -> None:
     assert ResourceType.of(Thing) == ResourceType("g", "v1", "Thing", "things", namespaced=False)
     with pytest.raises(TypeError, match="GROUP, VERSION, KIND and PLURAL"):
         ResourceType.of(int)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"spec": {"a": 1}, "status": {"b": None}},
+        {"spec": None},
+        {"data": {"k": "v"}, "spec": {"a": 1}},
+        {},
+    ],
+    ids=["usual", "null", "another field", "bare"],
+)
+@pytest.mark.parametrize("metadata", [{"name": "n"}, {"name": "n", "labels": None}])
+def test_one_pass_and_the_general_way_decode_alike(
+    rest: dict[str, object], metadata: dict[str, object]
+) -> None:
+    body = {"apiVersion": POD.api_version, "kind": POD.kind, "metadata": metadata, **rest}
+    general = Object.from_dict(body)
+    event = event_decoder(POD)(encode({"type": "MODIFIED", "object": body}))
+    listed = decode_page(encode({"metadata": {"resourceVersion": "7"}, "items": [body]}), POD)
+    for obj in (event.obj, listed.items[0]):
+        assert obj is not None
+        assert (obj.metadata, obj.fields()) == (general.metadata, general.fields())
+        assert (obj.api_version, obj.kind) == ("v1", "Pod")
