@@ -50,8 +50,9 @@ def _node(node: dict[str, Any], definitions: dict[str, Any], where: str) -> dict
     if not node.keys() & {"type", "x-kubernetes-int-or-string"}:
         node.setdefault("x-kubernetes-preserve-unknown-fields", True)
     elif node.get("additionalProperties") is True:
-        del node["additionalProperties"]
         node["x-kubernetes-preserve-unknown-fields"] = True
     elif node.get("additionalProperties") is False:
         del node["additionalProperties"]  # the API server prunes, and refuses when asked to
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        node.pop("additionalProperties", None)
     return node
