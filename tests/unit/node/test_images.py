@@ -56,6 +56,20 @@ def test_ollama_is_the_program_when_there_is_one(tmp_path: Path) -> None:
     assert real.argv(["/bin/ollama", "list"], []) == [str(program), "list"]
 
 
+def test_the_users_ollama_keeps_its_models_where_the_user_has_them(tmp_path: Path) -> None:
+    """In a folder of the pod's, each `kaos up` would download them again."""
+    program = tmp_path / "ollama"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    container = {"args": ["serve"], "env": [{"name": "OLLAMA_MODELS", "value": "/models"}]}
+    image = table(PATH=str(tmp_path), HOME="/home/u")["ollama/ollama"]
+    launch = plan(container, image, tmp_path)
+    assert launch.env["OLLAMA_MODELS"] == "/home/u/.ollama/models"
+    assert launch.env["HOME"] == "/home/u"
+    image = table(PATH=str(tmp_path), HOME="/home/u", OLLAMA_MODELS="/big/disk")["ollama/ollama"]
+    assert plan(container, image, tmp_path).env["OLLAMA_MODELS"] == "/big/disk"
+
+
 def test_ollama_is_the_stand_in_otherwise() -> None:
     image = table(PATH="/nowhere")["ollama/ollama"]
     assert image.argv([], []) == [sys.executable, "-m", "kaos.local.ollama", "serve"]

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 DEFAULT_OLLAMA_REPOSITORY = "ollama/ollama"
 DEFAULT_KAOS_REPOSITORY = "kaos/kaos"
@@ -41,6 +41,8 @@ class Image:
     """Variables that the image sets."""
     env_if_mounted: Mapping[str, str] = field(default_factory=dict)
     """Paths that the image sets, which mean something here only when a volume is mounted there."""
+    own_env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of this machine's program that win over the container's."""
     ports: Sequence[int] = ()
     """Ports that the image's program listens on without being told so."""
 
@@ -91,6 +93,7 @@ class ImageTable:
             default_args=("serve",),
             env={"OLLAMA_HOST": f"0.0.0.0:{OLLAMA_PORT}"},
             env_if_mounted={"OLLAMA_MODELS": "/root/.ollama/models"},
+            own_env=_ollama_store(environ) if program else {},
             ports=(OLLAMA_PORT,),
         )
         return cls(
@@ -113,10 +116,19 @@ class ImageTable:
             known = ", ".join(sorted(self._images))
             raise ImageNotRunnable(
                 f'image "{name}" cannot be run by the embedded cluster, which has no container '
-                f"runtime: it runs only {known}. Use a real cluster for it (kaos install), or, if "
+                f"runtime: it runs only {known}. Use a real cluster for it, or, if "
                 f"it is a build of KAOS, start the cluster with KAOS_IMAGE={name}"
             )
         return image
+
+
+def _ollama_store(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where the user's own `ollama` keeps its models: what was pulled once is there for all pods."""
+    home = environ.get("HOME") or str(Path.home())
+    return {
+        "HOME": home,
+        "OLLAMA_MODELS": environ.get("OLLAMA_MODELS") or f"{home}/.ollama/models",
+    }
 
 
 def repository(name: str) -> str:
