@@ -73,6 +73,7 @@ from kaos.runtime.resources import (
     ResourceType,
 )
 from kaos.runtime.selection import Selection, without
+from kaos.runtime.watching import Seen, watch
 from kaos.runtime.writes import create_or_update, retry_on_conflict
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ __all__ = [
     "ResourceType",
     "Result",
     "RuntimeFailure",
+    "Seen",
     "Selection",
     "Setup",
     "TerminalError",
@@ -160,6 +162,7 @@ __all__ = [
     "spec_changed",
     "timestamp",
     "to_kr8s",
+    "watch",
     "without",
 ]
 

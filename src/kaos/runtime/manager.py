@@ -18,6 +18,7 @@ import anyio
 import anyio.abc
 import structlog
 
+from kaos.runtime import collector
 from kaos.runtime.cache import Cache
 from kaos.runtime.client import Client
 from kaos.runtime.config import ClusterConfig
@@ -32,6 +33,7 @@ from kaos.runtime.resources import Resource
 from kaos.runtime.selection import Selection
 from kaos.runtime.transport import AiohttpTransport, Transport
 
+_FILLED_WITHIN = 120.0
 _LAST_EVENTS = 2.0
 _HTTP_ENDS_IN = 1.5
 _log = structlog.get_logger("kaos.runtime")
@@ -48,6 +50,8 @@ class Manager:
         http: Serve probes and metrics here; default: not at all.
         graceful_timeout: Seconds that reconciles under way get to end; 0 cancels them at once.
         transport: Another transport, e.g. of a test.
+        tune_collector: Whether this process is ours alone, so that its garbage collector may be
+            set for a large cache; see `collector`.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Manager:
         http: HttpServer | None = None,
         graceful_timeout: float = 30.0,
         transport: Transport | None = None,
+        tune_collector: bool = False,
     ) -> None:
         self.metrics = Metrics()
         self._transport = transport or AiohttpTransport(config, self.metrics)
@@ -78,6 +83,7 @@ class Manager:
             self.client.guard(self._elector.check)
         self._http = http
         self._grace = graceful_timeout
+        self._tune_collector = tune_collector
         self._running = False
 
     def add(self, *controllers: Controller) -> None:
@@ -150,6 +156,8 @@ class Manager:
                         app = application(self._healthz(), self.readiness(), self.metrics.registry)
                         probes.start(serve_http, app, self._http, probes.ending)
                     caches.start(self.cache.run)
+                    if self._tune_collector:
+                        caches.start(self._fill)
                     events.start(self.events.run)
                     work.start(self._lead, work, lease, started)
                     await stop.wait()
@@ -174,6 +182,11 @@ class Manager:
             await informer.wait_synced()
         if started is not None:
             started.set()
+
+    async def _fill(self) -> None:
+        with collector.filling(), anyio.move_on_after(_FILLED_WITHIN):
+            for informer in self.cache.informers():
+                await informer.wait_decided()
 
     async def _stop(self, work: "_Part", *, lost: bool) -> None:
         """End the controllers; after a lost lease at once, for another replica may be at work."""

@@ -61,6 +61,7 @@ def run(
             namespaces=namespaces,
             leader_election=leader_election,
             http=http,
+            tune_collector=True,
         )
         manager.add(*(setup(manager) for setup in setups))
         await run_until_signal(manager)

@@ -1,6 +1,7 @@
 """The manager: order of start and stop, grace, failures, probes."""
 
 import asyncio
+import gc
 import socket
 
 import aiohttp
@@ -8,6 +9,7 @@ import anyio
 import pytest
 
 from kaos.runtime import CONFIG_MAP, Controller, HttpServer, Request
+from kaos.runtime.transport import HttpRequest
 from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import (
     THING,
@@ -193,3 +195,25 @@ async def test_probes_and_metrics(server: FakeServer) -> None:
         'kaos_runtime_cached_objects{resource="things.example.com"} 1.0',
     ):
         assert line in text.splitlines()
+
+
+@LOOPTIME
+async def test_the_collector_rests_while_the_cache_fills_and_then_overlooks_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = gc.get_threshold()
+    seen: list[int] = []
+    frozen: list[bool] = []
+    monkeypatch.setattr("kaos.runtime.collector.gc.freeze", lambda: frozen.append(True))
+    things(server).put("a", spec={})
+
+    def look(request: HttpRequest) -> None:
+        seen.append(gc.get_threshold()[0])
+
+    server.faults.append(look)
+    made = manager(server, tune_collector=True)
+    made.watch(THING)
+    async with running(made):
+        await settle(1)
+        assert max(seen) == 50_000
+        assert (gc.get_threshold(), frozen) == (before, [True])
