@@ -3,9 +3,11 @@
 Guarantees: kubeconfig, in-cluster and exec-plugin credentials are read by kr8s (imported only
 then); `direct` needs nothing but an address. Private keys that kr8s writes to temporary files are
 removed once they are in the TLS context. Tokens are read again before they expire and after a 401,
-once for all waiting requests, and running watches are not touched.
-Which failure taught it: kr8s leaves key files on disk at each login, and its re-login closes the
-connections under every running watch.
+once for all waiting requests, and running watches are not touched. A login that fails (the machine
+just woke up and has no network yet) ends nothing: the old token is sent until a later one succeeds.
+All times are wall-clock times, which go on while a machine is suspended.
+Which failure taught it: kr8s leaves key files on disk at each login, its re-login closes the
+connections under every running watch, and it does not know when a plugin's credentials expire.
 """
 
 import asyncio
@@ -21,9 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 # A bound service account token is rotated at 80 % of its hour; re-reading costs one small file.
 _REREAD_AFTER = 60.0
 _RENEW_BEFORE = 60.0
+# kr8s drops the expiry a plugin tells. The shortest usual life of such credentials is 15 minutes.
+_RUN_PLUGIN_AFTER = 600.0
+_LOGIN_AGAIN_AFTER = 10.0
+_LOGIN_TIMEOUT = 60.0
+_log = structlog.get_logger("kaos.runtime")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -44,6 +53,7 @@ class Credentials:
         self._login = login
         self._renew = renew
         self._lock = asyncio.Lock()
+        self._not_before = 0.0
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -75,8 +85,14 @@ class Credentials:
 
     async def _login_again(self, stale: Login) -> None:
         async with self._lock:
-            if self._login is stale and self._renew is not None:
-                self._login = await self._renew()
+            if self._login is not stale or self._renew is None or time.time() < self._not_before:
+                return
+            try:
+                async with asyncio.timeout(_LOGIN_TIMEOUT):
+                    self._login = await self._renew()
+            except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
+                _log.warning("login.failed", error=str(error) or type(error).__name__)
+                self._not_before = time.time() + _LOGIN_AGAIN_AFTER
 
 
 @dataclass(slots=True)
@@ -154,7 +170,7 @@ class ClusterConfig:
             tls = found if isinstance(found, ssl.SSLContext) else None
             _remove_temporary_files(auth)
             token = (auth.token or "").strip()
-            return Login(token, tls, _expiry(token))
+            return Login(token, tls, _expiry(token) or _plugin_expiry(auth))
 
         first = await login()
         return cls(
@@ -202,6 +218,12 @@ def _is_inline(auth: Any, name: str) -> bool:
         "client_cert_file": "client-certificate-data" in user,
         "server_ca_file": "certificate-authority-data" in cluster,
     }[name]
+
+
+def _plugin_expiry(auth: Any) -> float:
+    """When to run a credential plugin again; 0 (never) when there is none."""
+    user = auth._user or {}  # noqa: SLF001 - as above
+    return time.time() + _RUN_PLUGIN_AFTER if "exec" in user else 0.0
 
 
 def _expiry(token: str) -> float:

@@ -3,7 +3,9 @@
 Guarantees: only the local clock is used, so clocks of replicas need not agree. A leader that could
 not renew for `renew_deadline` gives up before anybody else may take the lease; and because a frozen
 process or a blocked event loop cannot give up in time, `check`, which the client calls before every
-write, compares the deadline itself: no write begins after it. The lease is released last, when
+write, compares the deadline itself: no write begins after it. A second clock, which goes on while
+the machine is suspended (Python's own stands still then), guards against waking up as a leader
+whose lease somebody else took long ago. The lease is released last, when
 nothing of ours writes any more.
 Does not: recall a write that was already sent when the process froze (the API has no fencing
 tokens); conditional writes refuse those.
@@ -15,6 +17,7 @@ import asyncio
 import random
 import secrets
 import socket
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -39,6 +42,12 @@ _JITTER = 0.2
 _RELEASE_TRIES = 3
 _RELEASE_TIMEOUT = 5.0
 _log = structlog.get_logger("kaos.runtime")
+
+
+def awake() -> float:
+    """Seconds of a clock that also counts while the machine sleeps."""
+    # macOS has no CLOCK_BOOTTIME; there CLOCK_MONOTONIC counts, and Python's own clock does not.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +87,14 @@ class Elector:
         self.identity = settings.identity or f"{host}_{secrets.token_hex(4)}"
         self._observed: tuple[str, float] = ("", 0.0)
         self._deadline = float("-inf")
+        self._asleep = float("inf")
         self._answered = float("-inf")
         self._log = _log.bind(lease=f"{settings.namespace}/{settings.name}", identity=self.identity)
 
     @property
     def leading(self) -> bool:
         """Whether the lease is ours and its deadline has not passed."""
-        return asyncio.get_running_loop().time() < self._deadline
+        return asyncio.get_running_loop().time() < self._deadline and awake() < self._asleep
 
     def check(self) -> None:
         """Raise NotLeader unless we lead now: called before each write."""
@@ -153,7 +163,7 @@ class Elector:
 
     async def _take(self) -> bool:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started, woke = loop.time(), awake()
         try:
             lease = await self._client.get(LEASE, *self._name())
         except NotFound:
@@ -175,6 +185,7 @@ class Elector:
         # Counted from before the request: others count from when the server saw it, later.
         self._answered = loop.time()
         self._deadline = started + self._settings.renew_deadline
+        self._asleep = woke + self._settings.renew_deadline
         return True
 
     def _name(self) -> tuple[str, str]:

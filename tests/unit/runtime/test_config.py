@@ -3,6 +3,7 @@
 import base64
 import json
 import tempfile
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kaos.runtime import ClusterConfig
-from kaos.runtime.config import _expiry
+from kaos.runtime.config import Credentials, Login, _expiry
 
 
 def certificate() -> tuple[bytes, bytes]:
@@ -150,3 +151,74 @@ def test_direct_needs_no_kr8s_and_no_file() -> None:
     assert config.server == "https://example.test:6443"
     assert config.credentials.tls is not None
     assert ClusterConfig.direct("http://localhost:1").credentials.tls is None
+
+
+class Clock:
+    """A wall clock that jumps, as it does when a suspended machine wakes up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        monkeypatch.setattr("kaos.runtime.config.time.time", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def test_credentials_of_a_plugin_are_renewed_before_the_shortest_usual_life(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """kr8s drops the expiry that a plugin tells, and an opaque token does not tell its own."""
+    told = tmp_path / "told.json"
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": "k8s-aws-v1.first"},
+    }
+    told.write_text(json.dumps(credential))
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "cat",
+        "args": [str(told)],
+        "interactiveMode": "Never",
+    }
+    path = kubeconfig(tmp_path / "k", {"exec": plugin}, {"server": "http://x"})
+    config = await ClusterConfig.load(path)
+    told.write_text(json.dumps(credential).replace("first", "second"))
+    clock.now += 590
+    assert await config.credentials.token() == "k8s-aws-v1.first"
+    clock.now += 20
+    assert await config.credentials.token() == "k8s-aws-v1.second"
+
+
+async def test_after_a_night_asleep_the_first_request_has_a_new_token(clock: Clock) -> None:
+    """Expiry is told by the wall clock; the loop's clock stands still while a machine sleeps."""
+
+    async def renew() -> Login:
+        return Login("new", expires=clock.now + 3600)
+
+    credentials = Credentials(Login("old", expires=clock.now + 3600), renew)
+    assert await credentials.token() == "old"
+    clock.now += 8 * 3600
+    assert await credentials.token() == "new"
+
+
+async def test_a_login_that_fails_ends_nothing_and_is_tried_again(clock: Clock) -> None:
+    """It woke up before its network did: a plugin's failure used to end the manager."""
+    tries: list[float] = []
+
+    async def renew() -> Login:
+        tries.append(clock.now)
+        if len(tries) == 1:
+            raise OSError("no route to the identity provider")
+        return Login("new")
+
+    credentials = Credentials(Login("old", expires=clock.now - 1), renew)
+    assert await credentials.token() == "old"
+    assert await credentials.refresh("old") is False
+    assert len(tries) == 1
+    clock.now += 11
+    assert await credentials.token() == "new"
+    assert await credentials.refresh("old") is True
+    assert len(tries) == 2

@@ -212,3 +212,21 @@ async def test_the_lease_is_released_after_the_last_write(server: FakeServer) ->
 def test_settings_that_cannot_be_safe_are_refused() -> None:
     with pytest.raises(ValueError, match="lease_duration > renew_deadline"):
         LeaderElection("lock", "default", lease_duration=5, renew_deadline=10)
+
+
+async def test_a_machine_that_slept_past_the_deadline_wakes_up_as_no_leader(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's clock stands still while a machine is suspended: by it, the lease would be ours."""
+    slept = 0.0
+    monkeypatch.setattr("kaos.runtime.leader.awake", lambda: slept)
+    one = elector(server, "one")
+    await one.acquire()
+    one.check()
+    slept = 60.0
+    with pytest.raises(NotLeader):
+        one.check()
+    server.collections[LEASES].put("lock", spec={**lease(server), "holderIdentity": "two"})
+    with pytest.raises(LeadershipLost):
+        await one.renew()
+    assert lease(server)["holderIdentity"] == "two"
