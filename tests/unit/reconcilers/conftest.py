@@ -1,10 +1,8 @@
 """A cluster for the reconcilers, new for each test."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import anyio
 import pytest
 
 from kaos import api
@@ -12,6 +10,8 @@ from kaos.local import gateway_api
 from kaos.local.apiserver import APIServer
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
 from kaos.runtime import Client, ClusterConfig, Manager
+from kaos.testing.running import hosted
+from kaos.testing.running import running as managing
 from tests.unit.reconcilers.harness import Cluster, Logs
 
 TOKEN = "t"
@@ -19,22 +19,8 @@ TOKEN = "t"
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
-    """The cluster lives in a task of its own: pytest ends a fixture in another than it began."""
-    ready: asyncio.Future[Cluster] = asyncio.get_running_loop().create_future()
-    done = asyncio.Event()
-
-    async def host() -> None:
-        async with running() as found:
-            ready.set_result(found)
-            await done.wait()
-
-    task = asyncio.create_task(host())
-    await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
-    if not ready.done():
-        await task
-    yield ready.result()
-    done.set()
-    await task
+    async with hosted(running()) as found:
+        yield found
 
 
 @asynccontextmanager
@@ -49,14 +35,5 @@ async def running() -> AsyncIterator[Cluster]:
                 await client.apply(body)
             manager = Manager(config, field_manager=FIELD_MANAGER)
             manager.add(*controllers(manager, Settings()))
-            started = anyio.Event()
-
-            async def run() -> None:
-                await manager.run(started=started)
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(run)
-                with anyio.fail_after(10):
-                    await started.wait()
+            async with managing(manager):
                 yield Cluster(client, manager, logs)
-                group.cancel_scope.cancel()
