@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import os
 import sys
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from kaos.cli.ask import Message, agent_url, ask
 from kaos.cli.check import nearest
 from kaos.cli.client_errors import explain
 from kaos.cli.connect import config_of, require_running
-from kaos.cli.errors import CliError
+from kaos.cli.errors import CliError, UsageError
 from kaos.cli.options import DEFAULT_STATE, Namespace, StateDir, Verbose
 from kaos.cli.resources import row_of
 from kaos.local.state import State
@@ -28,20 +29,24 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def chat(
     *,
-    name: str,
-    text: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The agent.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="What to ask.", show_default=False)
+    ] = None,
     namespace: Namespace = "default",
     state_dir: StateDir = DEFAULT_STATE,
     verbose: Verbose = False,
 ) -> None:
     """Send what the user says and print what comes."""
     del verbose
+    if text is not None and not text.strip():
+        raise UsageError("TEXT is empty: there is nothing to ask")
     state = State(state_dir)
     info = require_running(state)
     asyncio.run(_require_agent(config_of(state, info), name, namespace))
     base = agent_url(info.gateway_url, namespace, name)
     if text is not None:
-        asyncio.run(_answer(base, name, [{"role": "user", "content": text}]))
+        asyncio.run(_answer(base, name, [{"role": "user", "content": utf8(text)}]))
         return
     converse(base, name)
 
@@ -55,11 +60,12 @@ def converse(base: str, name: str) -> None:
         try:
             said = input("> " if sys.stdin.isatty() else "").strip()
         except (EOFError, KeyboardInterrupt):
-            typer.echo()
+            if sys.stdin.isatty():
+                typer.echo()
             return
         if not said:
             continue
-        messages.append({"role": "user", "content": said})
+        messages.append({"role": "user", "content": utf8(said)})
         try:
             answer = asyncio.run(_answer(base, name, messages))
         except CliError as error:
@@ -70,6 +76,11 @@ def converse(base: str, name: str) -> None:
             messages.pop()
         else:
             messages.append({"role": "assistant", "content": answer})
+
+
+def utf8(text: str) -> str:
+    """``text`` as its bytes read in UTF-8: a locale without it hands us half characters."""
+    return os.fsencode(text).decode(errors="replace") if not text.isascii() else text
 
 
 async def _answer(base: str, name: str, messages: list[Message]) -> str:

@@ -4,14 +4,18 @@ Guaranteed: `kaos --help` loads no command (each is imported when it is called: 
 and an HTTP client cost half a second), and every failure ends in one line and an exit code.
 """
 
+import contextlib
 import importlib
+import io
+import os
 import sys
 import traceback
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kaos import __version__
 from kaos.cli.errors import FAILED, CliError, leaf
 from kaos.cli.options import VERBOSE, Verbose
 from kaos.local.state import StateError
@@ -64,12 +68,17 @@ def load(name: str) -> Any:
 def report(error: BaseException, *, verbose: bool) -> int:
     """Print ``error`` for a person; returns the exit code."""
     error = leaf(error)
+    if isinstance(error, BrokenPipeError):
+        _hush()  # `kaos logs x | head`: whoever read us has seen enough
+        return FAILED
     if verbose:
         traceback.print_exception(error)
     if isinstance(error, CliError):
         lines, code = str(error), error.exit_code
     elif isinstance(error, StateError):
         lines, code = str(error), FAILED
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        lines, code = f"{error.filename}: {error.strerror}", FAILED
     else:
         text = str(error) or type(error).__name__
         lines = f"{text} ({type(error).__name__}; `kaos -v …` shows where)"
@@ -88,14 +97,41 @@ app = typer.Typer(
 )
 
 
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"kaos {__version__}")
+        raise typer.Exit
+
+
 @app.callback(help="KAOS: AI agents on Kubernetes, or on this machine without it.")
-def _root(*, verbose: Verbose = False) -> None:
-    del verbose  # its callback has noted it
+def _root(
+    *,
+    verbose: Verbose = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    del verbose, version  # their callbacks have seen to them
 
 
 def main() -> None:
     """Run `kaos` with the arguments of this process."""
+    write_anything(sys.stdout, sys.stderr)
     app(prog_name="kaos")
+
+
+def write_anything(*streams: Any) -> None:
+    """Let a terminal that lacks a letter show ``?`` for it: an answer is no reason to fail."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
+def _hush() -> None:
+    """Write to nobody from now on: the interpreter would complain as it flushes at its end."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nobody:  # noqa: PTH123
+        os.dup2(nobody.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -22,5 +22,7 @@ StateDir = Annotated[
     Path,
     typer.Option("--state", metavar="DIR", help="The folder that holds the cluster's state."),
 ]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="The resource's namespace.")]
+Namespace = Annotated[
+    str, typer.Option("-n", "--namespace", metavar="NAME", help="The resource's namespace.")
+]
 DEFAULT_STATE = Path(".kaos")

@@ -104,20 +104,23 @@ class Progress:
 
     def _table(self) -> Table:
         live = self._drawing
-        table = Table(box=None, pad_edge=False, show_header=False)
+        # The message takes what the others leave: without a ratio rich would shorten all alike,
+        # and a narrow terminal would show neither state nor time.
+        table = Table(box=None, pad_edge=False, show_header=False, expand=live)
         names = max((len(str(key)) for key in self._rows), default=0)
         for width in (1, names, len("Waiting"), None):
             table.add_column(no_wrap=True, min_width=width)
-        table.add_column(no_wrap=live, overflow="ellipsis" if live else "fold")
+        table.add_column(
+            no_wrap=live, overflow="ellipsis" if live else "fold", ratio=1 if live else None
+        )
         for row in self._rows.values():
             state = Text(row.state, style=STYLES.get(row.state, ""))
             moving = live and not row.ready
-            took = f"{self._ready[row.key]:.1f} s" if row.key in self._ready else ""
             table.add_row(
                 Spinner("dots") if moving and not row.failed else "✓" if row.ready else "·",
                 str(row.key),
                 state,
-                took,
+                f"{self._ready[row.key]:.1f} s" if row.key in self._ready else "",
                 _message(row) if live else Text(brief(row)),
             )
         return table

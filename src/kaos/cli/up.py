@@ -35,14 +35,17 @@ with whoever started it.
 def up(
     *,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]…", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[FILE]", help="What to apply.", show_default=False),
     ] = None,
     ask: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Ask the first agent, print the answer, stop."),
     ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running.")] = False,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's port.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="The gateway's port.")
+    ] = 8080,
     model_override: Annotated[
         list[str] | None,
         typer.Option(metavar="FROM=TO", help="Serve model TO where FROM is asked for."),

@@ -48,6 +48,12 @@ def test_every_command_says_of_itself_what_the_help_says_of_it(name: str) -> Non
 
 def test_version() -> None:
     assert invoke("version") == (0, f"kaos {__version__}\n", "")
+    assert invoke("--version") == (0, f"kaos {__version__}\n", "")
+
+
+def test_an_empty_question_is_a_usage_error(tmp_path: Path) -> None:
+    code, _, err = invoke("chat", "assistant", " ", "--state", str(tmp_path))
+    assert (code, err) == (2, "kaos: TEXT is empty: there is nothing to ask\n")
 
 
 def test_a_misspelled_command_is_a_usage_error_with_the_nearest_name() -> None:
