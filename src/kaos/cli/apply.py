@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from kaos.cli.client_errors import explain
+from kaos.cli.errors import CliError
 from kaos.cli.manifests import Manifest
-from kaos.runtime import Client, Object, RuntimeFailure, UnknownKind
+from kaos.runtime import Client, NotFound, Object, RuntimeFailure, UnknownKind
 
 CLUSTER_SCOPED = ("Namespace", "CustomResourceDefinition", "GatewayClass")
 _CRD_PATIENCE = 10  # attempts, half a second apart: a CRD just applied is served a moment later
@@ -30,6 +31,13 @@ async def _apply(client: Client, manifest: Manifest) -> Object:
             if attempt + 1 == _CRD_PATIENCE or not manifest.api_version.partition("/")[2]:
                 raise explain(error, what) from error
             await asyncio.sleep(0.5)
+        except NotFound as error:
+            if manifest.namespace and "namespaces" in str(error):
+                raise CliError(
+                    f"{what}: there is no namespace {manifest.namespace}: put a Namespace of that "
+                    "name before it, or leave metadata.namespace out"
+                ) from error
+            raise explain(error, what) from error
         except RuntimeFailure as error:
             raise explain(error, what) from error
     raise AssertionError

@@ -104,6 +104,7 @@ def _refused(manifest: Manifest, model: type[CustomResource]) -> Iterator[str]:
             text = "is required" if detail["type"] == "missing" else words
             what = dotted(path)
             what = f"{what} {text}" if text == "is required" else f"{what}: {text}"
+            what = what.removeprefix(": ")  # a rule of the whole object names its fields itself
             yield f"{manifest.where(path)}: {manifest.kind} {manifest.name}: {what}"
 
 

@@ -1,6 +1,7 @@
 """`kaos logs NAME`: what the pods of a resource have written."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import anyio
@@ -29,7 +30,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def logs(
     *,
-    name: str,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The resource.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as they grow.")] = False,
     kind: Annotated[
         str | None, typer.Option(metavar="KIND", help="agent, modelapi or mcpserver.")
@@ -50,12 +51,14 @@ def logs(
     if kind is not None:
         selector += f",kaos.tools/kind={kind.lower()}"
     config = config_of(state, require_running(state))
-    asyncio.run(_print(config, name, namespace, selector, follow=follow, tail=tail))
+    kinds = [WORDS[kind.lower()]] if kind is not None else list(OURS)
+    asyncio.run(_print(config, name, kinds, namespace, selector, follow=follow, tail=tail))
 
 
 async def _print(
     config: ClusterConfig,
     name: str,
+    kinds: Sequence[str],
     namespace: str,
     selector: str,
     *,
@@ -67,7 +70,7 @@ async def _print(
         async with Client.connect(config) as client:
             pods = await client.list(POD, namespace, label_selector=selector)
             if not pods:
-                raise CliError(await _nobody(client, name, namespace))
+                raise CliError(await _nobody(client, name, kinds, namespace))
             sources = [
                 (pod, str(container["name"]))
                 for pod in pods
@@ -105,9 +108,10 @@ async def _one(
         out.print(render(prefix, line.decode(errors="replace")), soft_wrap=True)
 
 
-async def _nobody(client: Client, name: str, namespace: str) -> str:
+async def _nobody(client: Client, name: str, kinds: Sequence[str], namespace: str) -> str:
     """Why there is nothing to show: no such resource, or one without a pod."""
-    names = [obj.name for model in OURS.values() for obj in await client.list(model, namespace)]
+    names = [obj.name for kind in kinds for obj in await client.list(OURS[kind], namespace)]
     if name in names:
         return f"{name} has no pod yet: `kaos status` says what it waits for"
-    return f"no agent, model API or MCP server is called {name}{nearest(name, names)}"
+    what = kinds[0] if len(kinds) == 1 else "agent, model API or MCP server"
+    return f"no {what} is called {name}{nearest(name, names)}"

@@ -97,6 +97,8 @@ def parse(source: str, text: str) -> Iterator[Manifest]:
         raise UsageError(_yaml_error(source, error)) from error
     except yaml.YAMLError as error:
         raise UsageError(f"{source}: not YAML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{source}: nested too deeply, or an alias within itself") from error
 
 
 def _texts(files: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -144,6 +146,8 @@ def _objects(source: str, body: Any, marks: Mapping[Path_, _Mark], at: Path_) ->
         return
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
+    if isinstance(name, int | float):
+        raise UsageError(f"{here}: metadata.name must be text: write it in quotes")
     if not isinstance(name, str) or not name:
         raise UsageError(f"{here}: this {body['kind']} has no metadata.name")
     yield Manifest(source, body, own)
@@ -166,6 +170,11 @@ class _Marks:
             for name, value in node.value:
                 if name.tag == "tag:yaml.org,2002:merge":
                     continue
+                if not isinstance(name, yaml.ScalarNode):
+                    mark = name.start_mark
+                    raise UsageError(
+                        f"{self._source}:{mark.line + 1}:{mark.column + 1}: a key must be text"
+                    )
                 if name.value in seen:
                     mark = name.start_mark
                     raise UsageError(

@@ -34,11 +34,29 @@ def require_free(port: int) -> None:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise CliError(f"port {port} cannot be used: {error.strerror}") from error
-            by = holder(port)
-            raise CliError(
-                f"port {port} is in use{f' by {by}' if by else ''}: "
-                f"stop that, or choose another with --port (e.g. --port {free_port()})"
-            ) from error
+            raise _in_use(port) from error
+    if _taken_on_ipv6(port):
+        raise _in_use(port)
+
+
+def _in_use(port: int) -> CliError:
+    by = holder(port)
+    return CliError(
+        f"port {port} is in use{f' by {by}' if by else ''}: "
+        f"stop that, or choose another with --port (e.g. --port {free_port()})"
+    )
+
+
+def _taken_on_ipv6(port: int) -> bool:
+    """Whether somebody else answers users who are told `localhost`, which may mean ::1 first."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("::1", port))
+            probe.listen(1)
+    except OSError as error:  # also: a machine without IPv6
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def free_port() -> int:

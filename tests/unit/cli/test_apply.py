@@ -1,7 +1,13 @@
 """What is sent of a manifest."""
 
-from kaos.cli.apply import placed
+from typing import Any, cast
+
+import pytest
+
+from kaos.cli.apply import apply_all, placed
+from kaos.cli.errors import CliError
 from kaos.cli.manifests import parse
+from kaos.runtime import Client, NotFound
 
 FETCHED = """\
 apiVersion: kaos.tools/v1alpha1
@@ -34,3 +40,15 @@ def test_a_namespace_has_none_and_one_that_is_given_is_kept() -> None:
     (given,) = parse("f", text.format("ConfigMap", "{name: n, namespace: team}"))
     assert placed(cluster)["metadata"] == {"name": "n"}
     assert placed(given)["metadata"] == {"name": "n", "namespace": "team"}
+
+
+async def test_a_namespace_that_is_not_there_is_told_with_the_ways_out() -> None:
+    class Refuses:
+        async def apply(self, body: dict[str, Any]) -> None:
+            raise NotFound(
+                404, "NotFound", f'namespaces "{body["metadata"]["namespace"]}" not found'
+            )
+
+    (manifest,) = parse("f", FETCHED.replace("uid: x", "namespace: nosuch"))
+    with pytest.raises(CliError, match="f:1:1: Agent/a: there is no namespace nosuch: put a"):
+        await apply_all(cast("Client", Refuses()), [manifest])

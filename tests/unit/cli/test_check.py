@@ -52,6 +52,11 @@ def test_a_refused_value_is_told_with_its_place(spec: str, message: str) -> None
     assert problem.startswith(message)
 
 
+def test_a_rule_of_the_whole_object_is_told_without_an_empty_path() -> None:
+    (problem,) = problems(agent("  modelAPI: m\n").replace("name: a", "name: A_b"))
+    assert problem.startswith("f.yaml:1:1: Agent A_b: metadata.name: ")
+
+
 def test_a_rule_over_several_fields_is_told_too() -> None:
     text = agent("  mode: Hosted\n").replace("Agent", "ModelAPI")
     assert problems(text) == ["f.yaml:4:1: ModelAPI a: spec: mode Hosted needs hostedConfig"]

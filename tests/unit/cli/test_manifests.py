@@ -91,6 +91,9 @@ data: {<<: *base, b: 2}
         ("apiVersion: v1\nkind: Pod\n", "f.yaml:1:1: this Pod has no metadata.name"),
         ("apiVersion: v1\nkind: Pod\nmetadata: [1]\n", "this Pod has no metadata.name"),
         ("apiVersion: v1\nkind: Pod\nkind: Pod\n", "f.yaml:3:1: kind is given twice"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 5}\n", "metadata.name must be text: write"),
+        ("? [a, b]\n: c\n", "f.yaml:1:3: a key must be text"),
+        ("a: &a [*a]\n", "f.yaml: nested too deeply, or an alias within itself"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(text: str, message: str) -> None:

@@ -30,3 +30,12 @@ def test_a_taken_port_is_told_with_its_holder_and_the_way_out() -> None:
 
 def test_nobody_holds_a_free_port() -> None:
     assert holder(free_port()) == ""
+
+
+def test_a_port_that_somebody_has_on_the_other_localhost_is_taken() -> None:
+    try:
+        taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with taken, pytest.raises(CliError, match="is in use"):
+        require_free(taken.getsockname()[1])
