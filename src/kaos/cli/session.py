@@ -15,6 +15,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from rich.text import Text
 
 from kaos.cli import connect
 from kaos.cli.apply import apply_all
@@ -30,11 +31,12 @@ from kaos.cli.request import Request
 from kaos.cli.resources import Key
 from kaos.cli.wait import wait_ready
 from kaos.cli.watcher import Watcher
-from kaos.local.state import ClusterInfo
+from kaos.local.state import DEFAULT_FOLDER, ClusterInfo
 from kaos.runtime import Client
 from kaos.telemetry import logs
 
 INTERRUPTED = 130
+_RETURN_PATIENCE = 30.0  # for what a cluster had before: one of them may be broken on purpose
 
 
 async def run(request: Request, manifests: list[Manifest], process: ClusterProcess | None) -> int:
@@ -134,8 +136,19 @@ class _Session:
             if self._request.ask is not None and not self._request.files:
                 keys = watcher.keys()
                 _first_agent(keys)
+            if not self._request.files and self._request.ask is None and self._process is not None:
+                await self._return(watcher, progress)
+                return keys
             await wait_ready(watcher, keys, timeout=self._request.timeout, show=progress.update)
         return keys
+
+    async def _return(self, watcher: Watcher, progress: Progress) -> None:
+        """Wait for what was there before; nobody asked for it now, so its failure ends nothing."""
+        timeout = min(self._request.timeout, _RETURN_PATIENCE)
+        try:
+            await wait_ready(watcher, watcher.keys(), timeout=timeout, show=progress.update)
+        except CliError as error:
+            self._out.print(Text(str(error)))
 
     async def stop(self) -> None:
         """End the cluster process that this session started, unless it is to stay."""
@@ -145,7 +158,8 @@ class _Session:
         if self._keep and not self.interrupts:
             if not self.finished:
                 self._out.print("The cluster goes on in the background")
-            self._out.print("`kaos status` shows it, `kaos down` stops it")
+            where = state_option(self._request.state.folder)
+            self._out.print(f"`kaos status{where}` shows it, `kaos down{where}` stops it")
             return
         if self.steady or self.interrupts:
             self._out.print("Stopping everything (Ctrl-C again: at once) …")
@@ -195,6 +209,11 @@ def _first_agent(keys: Sequence[Key]) -> Key:
 
 def _short_url(info: ClusterInfo, key: Key) -> str:
     return f"{info.gateway_url}/{key.name}"
+
+
+def state_option(folder: Path) -> str:
+    """What a command needs so that it finds ``folder`` from here: nothing, or ` --state …`."""
+    return "" if folder == Path(DEFAULT_FOLDER).absolute() else f" --state {_shown(folder)}"
 
 
 def _shown(path: Path) -> str:

@@ -12,6 +12,7 @@ import anyio
 
 from kaos.api import MODELS
 from kaos.cli.connect import FIELD_MANAGER
+from kaos.cli.errors import CliError
 from kaos.cli.resources import Key, Row, key_of, row_of
 from kaos.runtime import (
     POD,
@@ -24,6 +25,7 @@ from kaos.runtime import (
     Result,
 )
 
+_START_PATIENCE = 15.0  # a list takes milliseconds; a kind that is gone is never listed
 MANAGED = {"app.kubernetes.io/managed-by": "kaos"}
 
 
@@ -55,9 +57,20 @@ class Watcher:
                 await self._manager.run(started=started)
 
             group.start_soon(run)
-            await started.wait()
+            with anyio.move_on_after(_START_PATIENCE):
+                await started.wait()
+            if not started.is_set():
+                raise CliError(self._missing())
             yield
             group.cancel_scope.cancel()
+
+    def _missing(self) -> str:
+        """Why there is nothing to look at: somebody has deleted a CRD, most likely."""
+        kinds = [model.KIND for model in MODELS if not self._manager.cache.synced(model)]
+        return (
+            f"the cluster serves no {' and no '.join(kinds) or 'pods'} (a deleted CRD?): "
+            "`kaos down` and `kaos up` bring them back"
+        )
 
     def rows(self, keys: Sequence[Key]) -> list[Row]:
         """How those objects do; one that is not there (any more) is pending."""

@@ -1,0 +1,75 @@
+"""What `kaos up` says and does around a cluster, short of starting one."""
+
+from pathlib import Path
+
+import pytest
+
+from kaos.cli import watcher as watching
+from kaos.cli.errors import CliError
+from kaos.cli.logs import _nobody
+from kaos.cli.render import console
+from kaos.cli.request import Request
+from kaos.cli.resources import Key, Row
+from kaos.cli.session import _Session, state_option
+from kaos.cli.watcher import Watcher
+from kaos.local.apiserver import APIServer
+from kaos.local.state import State
+from kaos.runtime import Client, ClusterConfig
+
+AGENT = Key("Agent", "default", "assistant")
+
+
+def test_a_hint_names_the_state_folder_unless_it_is_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert state_option(State().folder) == ""
+    assert state_option(State("my state").folder) == " --state 'my state'"
+    assert state_option(State("/x/y").folder) == " --state /x/y"
+
+
+async def test_a_kind_that_somebody_deleted_is_told_and_not_awaited_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "_START_PATIENCE", 0.3)
+    server = APIServer()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with server.serve() as url, Watcher(ClusterConfig.direct(url)).running():
+            raise AssertionError("it has started")
+    (error,) = caught.value.exceptions
+    assert isinstance(error, CliError)
+    assert "no Agent" in str(error)
+    assert "kaos down" in str(error)
+
+
+async def test_logs_of_a_kind_are_not_promised_by_a_namesake_of_another_kind() -> None:
+    class Knows:
+        async def list(self, model: type, _namespace: str) -> list[object]:
+            return [type("Found", (), {"name": "ollama"})] if model.__name__ == "ModelAPI" else []
+
+    client: Client = Knows()  # type: ignore[assignment]
+    assert await _nobody(client, "ollama", ["Agent"], "default") == "no Agent is called ollama"
+    assert "has no pod yet" in await _nobody(client, "ollama", ["ModelAPI"], "default")
+
+
+async def test_what_comes_back_broken_does_not_keep_a_cluster_from_coming_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def keys(self) -> list[Key]:
+            return [AGENT]
+
+        def rows(self, keys: list[Key]) -> list[Row]:
+            return [Row(key, "Waiting", 'ModelAPI "m" does not exist') for key in keys]
+
+        async def changed(self, timeout: float) -> None:
+            del timeout
+
+    class Shows:
+        def update(self, rows: list[Row]) -> None:
+            assert rows
+
+    session = _Session(Request(State(tmp_path), timeout=0.1), [], None)
+    session._out = console()
+    await session._return(Broken(), Shows())  # type: ignore[arg-type]
+    assert 'Agent/assistant is not ready: ModelAPI "m" does not exist' in capsys.readouterr().out
