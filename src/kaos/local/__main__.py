@@ -113,6 +113,8 @@ def _open_log(state: State) -> TextIO:
 def _words(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror  # ours: the words without the number
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -85,7 +85,12 @@ class State:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.logs.mkdir(exist_ok=True, mode=0o700)
+            for inside in (self.logs, self.node):
+                inside.mkdir(exist_ok=True, mode=0o700)
+            # In a folder that was there before and that others may enter, so may they not here:
+            # the database holds the Secrets. (SQLite gives its journal the database's mode.)
+            self.database.touch(mode=0o600)
+            self.database.chmod(0o600)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="ascii")

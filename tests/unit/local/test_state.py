@@ -54,6 +54,15 @@ def test_the_folder_is_private_and_unknown_to_git(state: State) -> None:
     assert (state.folder / ".gitignore").read_text() == "*\n"
 
 
+def test_a_folder_that_others_may_enter_shows_them_no_secret(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    tmp_path.chmod(0o755)
+    state.database.touch(mode=0o644)  # of a run of an earlier version
+    state.prepare()
+    for path in (state.database, state.node, state.logs):
+        assert _mode(path) & 0o077 == 0
+
+
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"cannot use .*file/\.kaos.*--state"):
