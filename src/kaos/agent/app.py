@@ -23,6 +23,7 @@ from kaos.agent.auth.guard import Guard
 from kaos.agent.auth.open import open_verifiers
 from kaos.agent.card import CardEndpoint
 from kaos.agent.chat import ChatEndpoint
+from kaos.agent.doors import LateDoor
 from kaos.agent.errors import plain_error_response
 from kaos.agent.exchange import Exchanges
 from kaos.agent.limits import Slots
@@ -107,6 +108,9 @@ async def _running(
             slots=slots,
         )
         chat = ChatEndpoint(exchanges)
+        mcp = LateDoor("kaos.agent.mcp_door", exchanges, ("mcp", "agent"))
+        a2a = LateDoor("kaos.agent.a2a_door", exchanges, ("a2a", "a2a"))
+        card = CardEndpoint(settings, tools, a2a.available)
         sessions = SessionEndpoints(memory, settings.memory_open_list).routes() if memory else []
         # Here and not in `create_app`, because aiohttp's session needs a running loop.
         app.router.routes[:] = [
@@ -117,7 +121,9 @@ async def _running(
             Route("/v1/runs/{id}", run_endpoints.one),
             Route("/v1/runs/{id}/events", run_endpoints.events),
             *sessions,
-            Route("/.well-known/agent-card.json", CardEndpoint(settings, tools).get),
+            Route("/.well-known/agent-card.json", card.get),
+            Route("/mcp", mcp),
+            Route("/a2a", a2a),
             Route("/healthz", health.healthz),
             Route("/readyz", ready.get),
             Route("/metrics", metrics.page),
@@ -133,6 +139,8 @@ async def _running(
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await chat.replays.close()
+            await mcp.close()
+            await a2a.close()
             if memory is not None:
                 await memory.close()
             if end_telemetry is not None:

@@ -1,8 +1,8 @@
 """GET /.well-known/agent-card.json: who this agent is, as an A2A 1.0 card.
 
 Guarantees: the address is one the reader can use (it is the one it used, unless
-`KAOS_PUBLIC_URL` names another), and only what works is claimed: the interface is the OpenAI
-chat API until A2A's own is built. An ETag lets peers ask again for nothing.
+`KAOS_PUBLIC_URL` names another), and only what works is claimed: A2A's own binding where its SDK
+is installed, and the OpenAI chat API. An ETag lets peers ask again for nothing.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ class CardEndpoint:
 
     settings: Settings
     tools: Callable[[], list[Tool]]
+    a2a: bool = False
 
     async def get(self, request: Request) -> Response:
         """Return the card, or 304 to a reader who has it."""
@@ -52,17 +53,18 @@ class CardEndpoint:
             "description": about,
             "version": __version__,
             "supportedInterfaces": [
-                {
-                    "url": f"{base}/v1",
-                    "protocolBinding": "OPENAI-CHAT-COMPLETIONS",
-                    "protocolVersion": "1.0",
-                }
+                *([_interface(f"{base}/a2a", "JSONRPC")] if self.a2a else []),
+                _interface(f"{base}/v1", "OPENAI-CHAT-COMPLETIONS"),
             ],
             "capabilities": {"streaming": True, "pushNotifications": False},
             "defaultInputModes": ["text/plain"],
             "defaultOutputModes": ["text/plain"],
             "skills": [chat, *(_skill(tool) for tool in self.tools() if tool.kind == "tool")],
         }
+
+
+def _interface(url: str, binding: str) -> Json:
+    return {"url": url, "protocolBinding": binding, "protocolVersion": "1.0"}
 
 
 def _skill(tool: Tool) -> Json:

@@ -99,7 +99,8 @@ async def test_the_card_says_who_and_where_and_only_what_works(
         card = await answer.json()
         etag = answer.headers["etag"]
     assert (card["name"], card["description"]) == ("assistant", "Helps")
-    (interface,) = card["supportedInterfaces"]
+    a2a, interface = card["supportedInterfaces"]
+    assert a2a["url"].endswith("/a2a")
     assert interface["url"] == f"{url}/v1"
     assert "JSONRPC" not in interface["protocolBinding"]
     assert [skill["id"] for skill in card["skills"]] == ["chat", "tools/echo", "tools/fail"]
