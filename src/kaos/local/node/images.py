@@ -123,7 +123,7 @@ class ImageTable:
 
 
 def _ollama_store(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where the user's own `ollama` keeps its models: what was pulled once is there for all pods."""
+    """Where the user's own `ollama` keeps its models: pulled once, they are there for all pods."""
     home = environ.get("HOME") or str(Path.home())
     return {
         "HOME": home,
