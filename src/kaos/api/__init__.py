@@ -12,6 +12,7 @@ from kaos.api.agent import (
     AgentNetwork,
     AgentSpec,
     AgentStatus,
+    Telemetry,
     ToolCallMode,
     ToolChoice,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "Resources",
     "ServerType",
     "Status",
+    "Telemetry",
     "ToolCallMode",
     "ToolChoice",
     "Tools",

@@ -60,6 +60,17 @@ class ToolChoice(Model):
         return self
 
 
+class Telemetry(Model):
+    """Where traces and metrics are sent; nothing is without an endpoint."""
+
+    endpoint: str | None = Field(
+        default=None,
+        max_length=2048,
+        pattern=r"^https?://[^\s/]",
+        description="A collector that takes OTLP over HTTP, e.g. http://collector.obs.svc:4318.",
+    )
+
+
 class AgentConfig(Model):
     """What the agent is and how it thinks."""
 
@@ -92,6 +103,9 @@ class AgentConfig(Model):
     )
     memory: Memory = Field(
         default_factory=Memory, description="What it remembers of its conversations, and where."
+    )
+    telemetry: Telemetry = Field(
+        default_factory=Telemetry, description="Where traces and metrics are sent."
     )
 
     @model_validator(mode="after")

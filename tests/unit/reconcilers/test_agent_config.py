@@ -8,6 +8,7 @@ from kaos.agent.settings import Settings as AgentSettings
 from kaos.api import InvalidSpecError
 from kaos.reconcilers.children.agent import agent_children
 from kaos.reconcilers.settings import Settings
+from kaos.telemetry import tracing
 from tests.unit.reconcilers.resources import agent, by_kind, env_of
 
 
@@ -52,6 +53,16 @@ def test_w11_an_agent_understands_all_that_it_is_told() -> None:
     limits = (settings.memory_context_limit, settings.memory_max_sessions)
     assert (*limits, settings.memory_max_session_events) == (20, 30, 40)
     assert read(config={"memory": {"enabled": False}}).memory_enabled is False
+
+
+def test_traces_go_where_the_spec_says_and_are_let_through() -> None:
+    found = children(config={"telemetry": {"endpoint": "http://collector.obs.svc:4318"}})
+    env = env_of(found["Deployment"])
+    assert tracing.wanted(env)
+    assert env["OTEL_SERVICE_NAME"] == "assistant"
+    there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "obs"}}}
+    assert found["NetworkPolicy"]["spec"]["egress"][-1] == {"to": [there]}
+    assert not tracing.wanted(env_of(children()["Deployment"]))
 
 
 def test_a_config_that_says_nothing_leaves_the_agents_own_defaults() -> None:

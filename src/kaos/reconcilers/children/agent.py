@@ -62,10 +62,9 @@ def agent_children(
     claims, volumes, mounts = sessions_volume(agent)
     exposed = spec.agent_network.expose
     egress = to_declared(agent)
-    for remote in remotes.values():
-        egress += to_url(remote, settings.cluster_domain)
-    if memory.enabled and memory.url is not None:
-        egress += to_url(memory.url, settings.cluster_domain)
+    outside = [memory.url if memory.enabled else None, spec.config.telemetry.endpoint]
+    for url in (*remotes.values(), *filter(None, outside)):
+        egress += to_url(url, settings.cluster_domain)
     children = [
         *claims,
         *network_policy(

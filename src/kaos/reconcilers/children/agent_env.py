@@ -57,7 +57,14 @@ def environment(
     for text in peers:
         variable = f"PEER_AGENT_{env_name(ref(text, namespace).name)}_CARD_URL"
         env.append((variable, url(Agent, text, SERVICE_PORT)))
-    return [*env, *memory_environment(spec.config.memory)]
+    env += memory_environment(spec.config.memory)
+    if spec.config.telemetry.endpoint is not None:
+        env += [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", literal(spec.config.telemetry.endpoint)),
+            ("OTEL_SERVICE_NAME", agent.name),
+            ("OTEL_RESOURCE_ATTRIBUTES", f"service.namespace={namespace}"),
+        ]
+    return env
 
 
 def chosen_tools(choice: ToolChoice) -> str:
