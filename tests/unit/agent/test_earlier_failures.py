@@ -169,7 +169,9 @@ async def test_r8_the_card_is_where_a2a_says_and_not_at_localhost(
     headers = {"host": "assistant.default.svc.cluster.local"}
     async with http.get(f"{url}/.well-known/agent-card.json", headers=headers) as answer:
         card = await answer.json()
-    assert card["supportedInterfaces"][0]["url"] == "http://assistant.default.svc.cluster.local/v1"
+    urls = [interface["url"] for interface in card["supportedInterfaces"]]
+    base = "http://assistant.default.svc.cluster.local"
+    assert urls == [f"{base}/a2a", f"{base}/v1"]
 
 
 async def test_r9_a_role_of_our_own_is_refused(

@@ -113,7 +113,7 @@ async def test_the_card_says_who_and_where_and_only_what_works(
 async def test_the_cards_address_can_be_set(start_agent: Any, http: aiohttp.ClientSession) -> None:
     url = await start_agent(public_url="https://agents.example/assistant/")
     async with http.get(f"{url}/.well-known/agent-card.json") as answer:
-        (interface,) = (await answer.json())["supportedInterfaces"]
+        *_, interface = (await answer.json())["supportedInterfaces"]
     assert interface["url"] == "https://agents.example/assistant/v1"
 
 
