@@ -40,6 +40,7 @@ SETTLE = 240.0
 _MOST_TASKS = 120
 _QUIET = 4.0
 _GROWTH = 1.25
+_SLACK = 24.0  # MiB: while a watch is silent, our own writes are kept beside what it told
 
 
 @dataclass
@@ -290,6 +291,6 @@ def _grown(who: str, memory: list[float]) -> list[str]:
     quarter = len(memory) // 4
     early = statistics.median(memory[quarter : 2 * quarter])
     late = statistics.median(memory[-quarter:])
-    if late <= early * _GROWTH:
+    if late <= early * _GROWTH + _SLACK:
         return []
     return [f"{who}: memory grew from {early:.0f} to {late:.0f} MiB"]
