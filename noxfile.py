@@ -73,7 +73,7 @@ def bench(session: nox.Session) -> None:
     install(session, "test", editable=False)
     chosen = session.posargs or [
         str(path.relative_to("benchmarks").with_suffix(""))
-        for path in sorted(Path("benchmarks").rglob("*.py"))
+        for path in sorted(Path("benchmarks").glob("*/*.py"))
         if not path.name.startswith("_")
     ]
     for name in chosen:

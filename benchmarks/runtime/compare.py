@@ -56,9 +56,14 @@ def peers(only: list[str]) -> list[Peer]:
         KOPF: (
             lambda: _python("kopf", "kopf[uvloop]==1.45.2"),
             frozenset({"sync 10k", "storm", "latency"}),
-            0.2,
+            0.1,
         ),
-        KR8S: (lambda: _python("kr8s", "kr8s==0.20.15", "uvloop"), _SLOW, 0.2),
+        "kopf at info": (
+            lambda: ("/usr/bin/env", "KOPF_INFO=1", *_python("kopf", "kopf[uvloop]==1.45.2")),
+            frozenset({"sync 10k", "storm"}),
+            0.1,
+        ),
+        KR8S: (lambda: _python("kr8s", "kr8s==0.20.15", "uvloop"), _SLOW, 0.1),
         "lightkube loop": (lambda: _python("lightkube", "lightkube==1.0.1", "uvloop"), _ALL, 1.0),
         "kubernetes_asyncio loop": (
             lambda: _python("kubernetes_asyncio", "kubernetes_asyncio==36.1.0", "uvloop"),
@@ -83,29 +88,31 @@ Figures = dict[tuple[str, str], dict[str, float]]
 
 
 def measure(scenarios: list[Scenario], contenders: list[Peer], runs: int) -> Figures:
-    """Medians by scenario and peer."""
+    """Medians by scenario and peer; of what there is, when it is interrupted."""
     server = _environments.python("server", "uvloop")
-    medians: Figures = {}
-    for scenario in scenarios:
-        samples: dict[str, list[dict[str, float]]] = {}
-        for turn in range(runs):
-            for peer in contenders:
-                if scenario.name not in peer.scenarios:
-                    continue
-                print(
-                    f"\r{scenario.name} {turn + 1}/{runs} {peer.name:30}", end="", file=sys.stderr
-                )
-                try:
-                    found = run(scenario, peer, server)
-                except FailedError as error:
-                    print(f"\n{scenario.name}, {peer.name}: {error}", file=sys.stderr)
-                    continue
-                samples.setdefault(peer.name, []).append(found)
-        for name, taken in samples.items():
-            medians[scenario.name, name] = {
-                key: statistics.median(sample[key] for sample in taken) for key in taken[0]
-            }
-    return medians
+    samples: dict[tuple[str, str], list[dict[str, float]]] = {}
+    try:
+        for scenario in scenarios:
+            for turn in range(runs):
+                for peer in contenders:
+                    if scenario.name not in peer.scenarios:
+                        continue
+                    print(
+                        f"{scenario.name}, run {turn + 1}, {peer.name}: ", end="", file=sys.stderr
+                    )
+                    try:
+                        found = run(scenario, peer, server)
+                    except FailedError as error:
+                        print(error, file=sys.stderr)
+                        continue
+                    print(f"{found['figure']:,.0f} {scenario.unit}", file=sys.stderr)
+                    samples.setdefault((scenario.name, peer.name), []).append(found)
+    except KeyboardInterrupt:
+        print("interrupted: medians of fewer runs", file=sys.stderr)
+    return {
+        which: {key: statistics.median(sample[key] for sample in taken) for key in taken[0]}
+        for which, taken in samples.items()
+    }
 
 
 def table(medians: Figures) -> None:
