@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kaos.local.apiserver.errors import StatusError
-from tests.unit.apiserver.support import World, deployment, widget, with_widgets
+from tests.unit.apiserver.support import World, definition, deployment, widget, with_widgets
 
 
 @pytest.fixture
@@ -104,6 +104,17 @@ def test_an_owner_of_an_unknown_kind_counts_as_there(world: World) -> None:
     world.config_map("child", ownerReferences=owned_by(ghost))
     world.collector.work()
     assert world.names("v1", "ConfigMap") == ["child"]
+
+
+def test_a_child_whose_owners_kind_was_away_goes_when_the_kind_is_back(world: World) -> None:
+    ghost = {**widget("ghost", size=1), "metadata": {"name": "ghost", "uid": "0-0"}}
+    world.config_map("child", ownerReferences=owned_by(ghost))
+    world.collector.work()
+    assert world.names("v1", "ConfigMap") == ["child"]
+    crd = "CustomResourceDefinition"
+    world.create("apiextensions.k8s.io/v1", crd, definition(), namespace="")
+    world.collector.work()
+    assert world.names("v1", "ConfigMap") == []
 
 
 def test_foreground_lets_the_owner_go_last(world: World) -> None:

@@ -6,8 +6,10 @@ are taken out where others remain; ``Foreground`` lets an owner go only after
 the dependents that block it, ``Orphan`` leaves them behind without it. A
 namespace goes after everything in it, a definition after its objects.
 
-An owner of a kind that is not served counts as there: better a leftover than a
-loss. Reads the state of the store, so that nothing is missed over a restart.
+An owner of a kind that is not served counts as there, for as long as it is not served: better a
+leftover than a loss. (A controller that wrote a child while its own definition was deleted left one
+that, when the kind was back, was in the way of its successor for ever.) Reads the state of the
+store, so that nothing is missed over a restart.
 """
 
 import asyncio
@@ -73,6 +75,7 @@ class Collector:
         self._dependents: dict[str, set[Place]] = {}  # by the owner's uid
         self._queue: deque[Place] = deque()
         self._queued: set[Place] = set()
+        self._undecided: set[Place] = set()  # their owner's kind is not served
         self._signal = asyncio.Event()
         self._kinds: dict[str, Kind] = {}
         self._generation = -1
@@ -85,6 +88,10 @@ class Collector:
 
     def _follow(self, event: Event) -> None:
         place = Place(event.bucket, event.record.key)
+        if event.bucket == DEFINITIONS_BUCKET:
+            for undecided in self._undecided:
+                self._enqueue(undecided)
+            self._undecided.clear()
         if event.previous is not None:
             self._forget(place, _head(event.previous.raw).metadata)
         metadata = _head(event.record.raw).metadata
@@ -195,6 +202,7 @@ class Collector:
                     solid += 1
             elif self._resources.registry.find_kind(owner.api_version, owner.kind) is None:
                 solid += 1
+                self._undecided.add(Place(kind.bucket, record.key))
             else:
                 gone.add(owner.uid)
         if solid:
