@@ -31,7 +31,7 @@ def chat(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The agent.")],
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="What to ask.", show_default=False)
+        str | None, typer.Argument(metavar="TEXT", help="What to ask.", show_default=False)
     ] = None,
     namespace: Namespace = "default",
     state_dir: StateDir = DEFAULT_STATE,

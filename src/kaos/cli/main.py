@@ -117,6 +117,10 @@ def _root(
 
 def main() -> None:
     """Run `kaos` with the arguments of this process."""
+    # Started with a stream closed (`>&-`), Python has none: what is written there goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 (until the end)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
     write_anything(sys.stdout, sys.stderr)
     app(prog_name="kaos")
 
@@ -124,7 +128,8 @@ def main() -> None:
 def write_anything(*streams: Any) -> None:
     """Let a terminal that lacks a letter show ``?`` for it: an answer is no reason to fail."""
     for stream in streams:
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        # Without a locale Python writes strictly too, but for what it could not read before.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
 
 

@@ -36,7 +36,7 @@ def up(
     *,
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]", help="What to apply.", show_default=False),
+        typer.Argument(metavar="FILE", help="What to apply.", show_default=False),
     ] = None,
     ask: Annotated[
         str | None,

@@ -2,6 +2,9 @@
 
 import io
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,13 +15,25 @@ from kaos.cli.render import Progress
 from kaos.cli.resources import Key, Row
 
 
-def test_an_answer_with_a_letter_that_the_terminal_lacks_is_no_failure() -> None:
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # as Python's own are
+def test_an_answer_with_a_letter_that_the_terminal_lacks_is_no_failure(errors: str) -> None:
     raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding="ascii")
+    out = io.TextIOWrapper(raw, encoding="ascii", errors=errors)
     write_anything(out)
     out.write("café…")
     out.flush()
     assert raw.getvalue() == b"caf??"
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_stream_that_is_closed_from_the_start_is_no_failure(stream: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kaos.cli.main", "status", "--state", str(tmp_path / "none")]
+    close = f"import os, sys; os.close({stream}); os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", close, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
 
 
 def test_a_question_typed_in_a_locale_without_utf8_arrives_whole() -> None:
