@@ -78,6 +78,7 @@ async def _running(
             namespace=settings.namespace,
             http=http,
             timeout=settings.delegation_timeout,
+            token_file=settings.peer_token_file,
         )
         model = ModelClient(
             http,

@@ -11,6 +11,7 @@ Does not: continue conversations. Each call is one of its own.
 import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -31,6 +32,7 @@ _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 @asynccontextmanager
 async def open_door(exchanges: Exchanges) -> AsyncIterator[ASGIApp]:
     """Make the app for `/mcp`."""
+    exchanges = replace(exchanges, memory=None)  # nobody could name the session again
     settings = exchanges.settings
     server: MCPServer[None] = MCPServer(settings.name, version=__version__)
     about = settings.description or f"the agent {settings.name}"

@@ -22,6 +22,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -107,10 +109,17 @@ class Peer:
         namespace: The namespace it is in.
         http: The session to use.
         timeout: Seconds for one delegation.
+        token_file: A token that says who we are, for peers in the cluster.
     """
 
     def __init__(
-        self, name: str, url: str, namespace: str, http: aiohttp.ClientSession, timeout: float
+        self,
+        name: str,
+        url: str,
+        namespace: str,
+        http: aiohttp.ClientSession,
+        timeout: float,
+        token_file: str = "",
     ) -> None:
         self.name = name
         self.url = url.removesuffix(CARD_PATH).rstrip("/")
@@ -120,6 +129,10 @@ class Peer:
         self._etag = ""
         self._http = http
         self._timeout = timeout
+        # Who we are is not for somebody outside the cluster, who could be us with it.
+        host = urlsplit(self.url).hostname or ""
+        inside = host.endswith((".svc", f".svc.{discovery.cluster_domain()}"))
+        self._token_file = token_file if inside else ""
 
     def tool(self) -> Tool:
         """Return the peer as a tool, described by what is known of it now."""
@@ -204,6 +217,13 @@ class Peer:
         }
         if context.session:
             headers[SESSION_HEADER] = context.session
+        if self._token_file:
+            try:  # at each call: the kubelet renews it
+                token = Path(self._token_file).read_text("ascii").strip()
+            except (OSError, ValueError) as error:
+                log.warning("our token for peers cannot be read", error=reason(error))
+                raise ToolFailed(f"{self.name} cannot be called: we have no token.") from error
+            headers["authorization"] = f"Bearer {token}"
         return headers
 
 
@@ -229,6 +249,7 @@ class PeerDirectory:
         namespace: The namespace they are in, which is this agent's.
         http: The session to use; the caller closes it.
         timeout: Seconds for one delegation.
+        token_file: A token that says who we are, for peers in the cluster.
     """
 
     def __init__(
@@ -238,8 +259,11 @@ class PeerDirectory:
         namespace: str,
         http: aiohttp.ClientSession,
         timeout: float,
+        token_file: str = "",
     ) -> None:
-        self.peers = tuple(Peer(name, url, namespace, http, timeout) for name, url in peers.items())
+        self.peers = tuple(
+            Peer(name, url, namespace, http, timeout, token_file) for name, url in peers.items()
+        )
 
     def tools(self) -> list[Tool]:
         """Return the peers as tools."""

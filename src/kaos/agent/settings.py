@@ -58,6 +58,7 @@ _VARIABLES = {
     "auth_api_server": "KAOS_AUTH_API_SERVER",
     "auth_issuer": "KAOS_AUTH_ISSUER",
     "auth_jwks_url": "KAOS_AUTH_JWKS_URL",
+    "peer_token_file": "KAOS_PEER_TOKEN_FILE",
     "max_delegation_depth": "KAOS_MAX_DELEGATION_DEPTH",
     "record_content": "KAOS_RECORD_CONTENT",
 }
@@ -115,6 +116,7 @@ class Settings(BaseModel):
     auth_api_server: str = ""
     auth_issuer: str = ""
     auth_jwks_url: str = ""
+    peer_token_file: str = ""
     max_delegation_depth: Annotated[int, Field(ge=0, le=64)] = 8
     record_content: bool = False
 
