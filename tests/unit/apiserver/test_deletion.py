@@ -177,6 +177,15 @@ def test_a_namespace_goes_after_what_is_in_it(world: World) -> None:
     assert world.get("v1", "Namespace", "ns", namespace="") is None
 
 
+@pytest.mark.parametrize("name", ["default", "kube-system", "kube-public"])
+def test_the_namespaces_that_every_cluster_has_stay(world: World, name: str) -> None:
+    if world.get("v1", "Namespace", name, namespace="") is None:
+        world.create("v1", "Namespace", {"metadata": {"name": name}}, namespace="")
+    with pytest.raises(StatusError, match="this namespace may not be deleted") as caught:
+        world.delete("v1", "Namespace", name, namespace="")
+    assert caught.value.to_dict()["code"] == 403
+
+
 def test_a_definition_goes_after_its_objects() -> None:
     world = with_widgets()
     world.create("test.io/v1", "Widget", widget("a", size=1))

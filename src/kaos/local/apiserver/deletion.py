@@ -10,7 +10,7 @@ from typing import Any
 
 from kaos.local.apiserver import metadata as meta
 from kaos.local.apiserver.definitions import CLEANUP, DEFINITIONS
-from kaos.local.apiserver.errors import conflict
+from kaos.local.apiserver.errors import conflict, forbidden
 from kaos.local.apiserver.options import DeleteOptions
 from kaos.local.apiserver.registry import Kind
 from kaos.local.apiserver.resources import Resources
@@ -19,6 +19,7 @@ from kaos.local.apiserver.versions import load_as
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+_IMMORTAL = ("default", "kube-system", "kube-public")
 _POLICIES = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
 
 
@@ -37,6 +38,8 @@ def delete_record(
     resources: Resources, kind: Kind, record: Record, options: DeleteOptions
 ) -> tuple[dict[str, Any], bool]:
     """Delete an object whose current revision is at hand."""
+    if kind.resource == "namespaces" and record.key[1] in _IMMORTAL:
+        raise forbidden(kind, record.key[1], "this namespace may not be deleted")
     obj = load_as(kind, record)
     metadata = obj["metadata"]
     _check(kind, metadata, options)
