@@ -81,7 +81,9 @@ def test_the_api_server_is_killed(target: Target, namespace: str) -> None:
     """Asked from a pod: a port-forward would go through the API server itself."""
     if not target.can_restart_api_server:
         pytest.skip("here the API server shares its process with the node, or may not be killed")
-    run = ("run", "asker", "-n", namespace, f"--image={IMAGE}", "--restart=Never")
+    # By the label it may: else the agent's NetworkPolicy would refuse it.
+    label = f"--labels=agent.uses.kaos.tools/worker={namespace}"
+    run = ("run", "asker", "-n", namespace, f"--image={IMAGE}", "--restart=Never", label)
     target.kubectl(
         *run, "--image-pull-policy=IfNotPresent", "--command", "--", "python", "-c", ASKER
     )
