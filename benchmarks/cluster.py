@@ -140,8 +140,8 @@ def _latencies(target: Current) -> list[tuple[str, float]]:
             target.wait_ready("agent", name, NAMESPACE)
         used = ("modelapi.{}/model", "agent.{}/worker", "agent.{}/boss")
         labels = ",".join(f"{name.format('uses.kaos.tools')}={NAMESPACE}" for name in used)
-        run = ("run", "asker", "-n", NAMESPACE, f"--image={IMAGE}", "--restart=Never")
-        run += (f"--labels={labels}",)
+        pod = (f"--image={IMAGE}", "--restart=Never", f"--labels={labels}")
+        run = ("run", "asker", "-n", NAMESPACE, *pod)
         command = ("--command", "--", "python", "-c", ASKER, str(ROUNDS))
         target.kubectl(*run, "--image-pull-policy=IfNotPresent", *command)
         done = "--for=jsonpath={.status.phase}=Succeeded"
