@@ -13,6 +13,7 @@ Does not: install signal handlers; cancel `run` (asyncio.Runner and anyio do so 
 
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -37,6 +38,23 @@ _FILLED_WITHIN = 120.0
 _LAST_EVENTS = 2.0
 _HTTP_ENDS_IN = 1.5
 _log = structlog.get_logger("kaos.runtime")
+
+
+class Beside(Protocol):
+    """What runs beside the controllers, on standby replicas too: `webhooks.Webhooks`, say."""
+
+    @property
+    def name(self) -> str:
+        """What its check under /readyz is called."""
+        ...
+
+    def not_ready(self) -> str:
+        """Why it does not work yet; "" when it does."""
+        ...
+
+    async def run(self, client: Client, metrics: Metrics, stop: anyio.Event) -> None:
+        """Run until `stop` is set. The client may write without the lease."""
+        ...
 
 
 class Manager:
@@ -74,11 +92,12 @@ class Manager:
         self.events = EventRecorder(self.client, controller=field_manager, instance=instance)
         self._controllers: dict[str, Controller] = {}
         self._required: list[Informer] = []
+        self._beside: list[Beside] = []
+        self._unguarded = Client(self._transport, field_manager=field_manager)
         self._elector: Elector | None = None
         self._lease_name = ""
         if leader_election is not None:
-            unguarded = Client(self._transport, field_manager=field_manager)
-            self._elector = Elector(unguarded, leader_election)
+            self._elector = Elector(self._unguarded, leader_election)
             self._lease_name = leader_election.name
             self.client.guard(self._elector.check)
         self._http = http
@@ -95,6 +114,16 @@ class Manager:
                 raise ValueError(f"there is a controller named {controller.name!r} already")
             self._controllers[controller.name] = controller
             controller.attach(self.client, self.cache, self.metrics)
+
+    def beside(self, *services: Beside) -> None:
+        """Run these too: before the caches start, until they have ended, with or without the lease.
+
+        Args:
+            services: Webhooks, or what else is to be there on every replica.
+        """
+        if self._running:
+            raise RuntimeError("services are added before the manager runs")
+        self._beside += services
 
     def watch(
         self, resource: Resource, *, optional: bool = False, select: Selection | None = None
@@ -155,6 +184,8 @@ class Manager:
                     if self._http is not None:
                         app = application(self._healthz(), self.readiness(), self.metrics.registry)
                         probes.start(serve_http, app, self._http, probes.ending)
+                    for service in self._beside:
+                        probes.start(service.run, self._unguarded, self.metrics, probes.ending)
                     caches.start(self.cache.run)
                     if self._tune_collector:
                         caches.start(self._fill)
@@ -213,7 +244,7 @@ class Manager:
 
     def readiness(self) -> dict[str, Callable[[], str]]:
         """The checks behind /readyz; each answers "" when all is well, else what is wrong."""
-        checks = {"kinds": self.not_ready}
+        checks = {"kinds": self.not_ready} | {s.name: s.not_ready for s in self._beside}
         if self._elector is not None:
             elector = self._elector
             checks["lease"] = lambda: "" if elector.healthy() else "the lease cannot be reached"

@@ -134,6 +134,20 @@ CUSTOM_RESOURCE_DEFINITION = ResourceType(
     "customresourcedefinitions",
     namespaced=False,
 )
+VALIDATING_WEBHOOK_CONFIGURATION = ResourceType(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    namespaced=False,
+)
+MUTATING_WEBHOOK_CONFIGURATION = ResourceType(
+    "admissionregistration.k8s.io",
+    "v1",
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+    namespaced=False,
+)
 HTTP_ROUTE = ResourceType("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 GATEWAY = ResourceType("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 
@@ -157,6 +171,8 @@ _CORE: Iterable[ResourceType] = (
     HORIZONTAL_POD_AUTOSCALER,
     POD_DISRUPTION_BUDGET,
     CUSTOM_RESOURCE_DEFINITION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+    MUTATING_WEBHOOK_CONFIGURATION,
 )
 BUILT_IN: dict[tuple[str, str], ResourceType] = {(r.api_version, r.kind): r for r in _CORE}
 """Kinds that every supported server serves, by (apiVersion, kind)."""

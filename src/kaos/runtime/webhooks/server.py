@@ -1,0 +1,224 @@
+"""The webhook server of a manager: its certificate kept fresh, its calls answered over TLS.
+
+Guarantees: it serves on every replica, leader or not, before the caches start and until they have
+ended; a certificate is loaded into the running server, without a restart and without a lost call;
+what cannot be done now (no rights, no server) is logged, tried again, and told by /readyz until
+there is a certificate to serve.
+Does not: know who calls. The API server presents no credentials by default: let a NetworkPolicy
+admit it alone, and let handlers have no side effects.
+Which failure taught it: an API server that calls a webhook of the operator which waits for it to
+answer a list: the caches must not start before this does (controller-runtime's start order).
+"""
+
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import structlog
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from kaos.runtime.client import Client
+from kaos.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound, RuntimeFailure
+from kaos.runtime.metrics import Metrics
+from kaos.runtime.resources import SECRET, Resource
+from kaos.runtime.webhooks.certificates import State, load, next_state, state_of, utc_now
+from kaos.runtime.webhooks.hooks import Endpoint, Hook, Hooks, Operation
+from kaos.runtime.webhooks.review import Handler, answer, chain
+
+_CHECK_EVERY = 60.0
+_TRY_AGAIN = 5.0
+_LARGEST = 8 << 20  # two objects of the largest size etcd takes, and the envelope
+_log = structlog.get_logger("kaos.runtime")
+
+
+class Webhooks:
+    """Admission webhooks of a manager; see `Manager.beside`.
+
+    Args:
+        name: The name of the webhook configurations, e.g. that of the operator.
+        endpoint: Where they are served and how the API server reaches them.
+        register: Whether to apply the configurations; else only the Secret is kept.
+    """
+
+    name = "webhooks"
+
+    def __init__(self, name: str, endpoint: Endpoint, *, register: bool = True) -> None:
+        self._name = name
+        self._endpoint = endpoint
+        self._register = register
+        self._hooks = Hooks()
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._tls.set_alpn_protocols(["h2", "http/1.1"])
+        self._served: State | None = None
+        self._why = "no certificate yet"
+        self.port = endpoint.port
+
+    def validate(
+        self,
+        resource: Resource,
+        *,
+        operations: Sequence[Operation] = ("CREATE", "UPDATE"),
+        **options: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Decorate an async function that raises `Denied` to refuse.
+
+        Args:
+            resource: The kind.
+            operations: What it is asked about.
+            options: Other fields of the webhook, e.g. ``failurePolicy="Ignore"``.
+        """
+        return self._hooks.add(resource, defaults=False, operations=operations, options=options)
+
+    def default(
+        self,
+        resource: Resource,
+        *,
+        operations: Sequence[Operation] = ("CREATE", "UPDATE"),
+        **options: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Decorate an async function that changes ``admission.object``; see `validate`."""
+        return self._hooks.add(resource, defaults=True, operations=operations, options=options)
+
+    def not_ready(self) -> str:
+        """Why there is nothing to serve yet; "" when there is."""
+        return "" if self._served is not None else self._why
+
+    async def run(self, client: Client, metrics: Metrics, stop: anyio.Event) -> None:
+        """Serve until `stop`; raises OSError when the address is taken."""
+        async with anyio.create_task_group() as group:
+            ready = anyio.Event()
+            group.start_soon(self._keep, client, ready)
+            group.start_soon(_when_set, stop, ready)
+            await ready.wait()
+            if not stop.is_set():
+                await self._serve(application(self._hooks, metrics), stop)
+            group.cancel_scope.cancel()
+
+    async def refresh(self, client: Client) -> None:
+        """One look at the certificate: made, replaced or taken over, and told to the API server."""
+        while True:
+            try:
+                state = await self._agree(client)
+                break
+            except (AlreadyExists, Conflict):
+                continue  # another replica was faster: take what it wrote
+        known = self._served
+        if self._register and (known is None or known.bundle != state.bundle):
+            configurations = self._hooks.configurations(self._name, self._endpoint, state.bundle)
+            for body in configurations:
+                await client.apply(body)
+        if known is None or known.current != state.current:
+            load(self._tls, state.current)
+            expires = state.current.parsed.not_valid_after_utc.isoformat()
+            _log.info("webhook.certificate", expires=expires)
+        self._served = state
+
+    async def _agree(self, client: Client) -> State:
+        name = self._endpoint.secret or f"{self._name}-webhooks"
+        namespace = self._endpoint.secret_namespace
+        try:
+            secret = await client.get(SECRET, name, namespace)
+        except NotFound:
+            secret = None
+        found = state_of(secret) if secret is not None else None
+        wanted = next_state(found, self._endpoint.names, utc_now())
+        if wanted == found:
+            return wanted
+        body = SECRET.body(name, namespace, type="kubernetes.io/tls", data=wanted.data())
+        if secret is None:
+            await client.create(body)
+        else:
+            body["metadata"]["resourceVersion"] = secret.metadata.resource_version
+            await client.update({**secret.to_dict(), **body})
+        return wanted
+
+    async def _keep(self, client: Client, ready: anyio.Event) -> None:
+        while True:
+            try:
+                await self.refresh(client)
+            except (ApiError, RuntimeFailure) as error:
+                self._why = str(error)
+                _log.warning("webhook.certificate_failed", error=str(error))
+                await anyio.sleep(_TRY_AGAIN)
+                continue
+            ready.set()
+            await anyio.sleep(_CHECK_EVERY)
+
+    async def _serve(self, app: Starlette, stop: anyio.Event) -> None:
+        host = self._endpoint.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, self._endpoint.port), family=family)
+        self.port = listener.getsockname()[1]
+        config = _Tls(self._tls)
+        config.bind = [f"fd://{listener.detach()}"]
+        config.graceful_timeout = 1.0
+        config.include_server_header = False
+        config.accesslog = None
+        config.errorlog = None
+        await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+
+
+class _Tls(Config):
+    """Hypercorn's settings with a TLS context of ours, which can be given another certificate."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
+        self._context = context
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return True
+
+    def create_ssl_context(self) -> ssl.SSLContext:
+        return self._context
+
+
+async def _when_set(event: anyio.Event, then: anyio.Event) -> None:
+    await event.wait()
+    then.set()
+
+
+def application(hooks: Hooks, metrics: Metrics) -> Starlette:
+    """The webhooks as an ASGI application, with controller-runtime's metrics."""
+    labels = ["webhook"]
+    prefix, registry = "controller_runtime_webhook", metrics.registry
+    latency = Histogram(f"{prefix}_latency_seconds", "Time to answer.", labels, registry=registry)
+    in_flight = Gauge(f"{prefix}_requests_in_flight", "Open calls.", labels, registry=registry)
+    total = Counter(f"{prefix}_requests", "Calls.", [*labels, "code"], registry=registry)
+
+    def route(hook: Hook) -> Route:
+        handler = chain(hook.handlers)
+        path = hook.path
+        for code in ("200", "400", "413"):
+            total.labels(path, code)
+
+        async def endpoint(request: HttpRequest) -> Response:
+            with in_flight.labels(path).track_inprogress(), latency.labels(path).time():
+                response = await respond(request)
+            total.labels(path, str(response.status_code)).inc()
+            return response
+
+        async def respond(request: HttpRequest) -> Response:
+            body = bytearray()
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LARGEST:
+                    return PlainTextResponse("too large", 413)
+            try:
+                told = await answer(bytes(body), handler, defaults=hook.defaults)
+            except ValueError as error:
+                return PlainTextResponse(str(error), 400)
+            return Response(told, media_type="application/json")
+
+        return Route(path, endpoint, methods=["POST"])
+
+    return Starlette(routes=[route(hook) for hook in hooks])

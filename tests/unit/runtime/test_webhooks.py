@@ -1,0 +1,318 @@
+"""Admission webhooks: questions and answers, certificates and their replacement, the server."""
+
+import asyncio
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+from pydantic import BaseModel, Field
+
+from kaos.runtime import CONFIG_MAP, Manager
+from kaos.runtime.client import Client
+from kaos.runtime.metrics import Metrics
+from kaos.runtime.webhooks import Admission, Denied, Endpoint, Webhooks
+from kaos.runtime.webhooks.certificates import LIFE, OVERLAP, make, names_of, next_state
+from kaos.runtime.webhooks.review import answer, difference
+from tests.unit.runtime.fake import FakeServer, status
+from tests.unit.runtime.support import THING, manager, running, things
+
+SECRETS = "/api/v1/secrets"
+REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+ENDPOINT = Endpoint(url="https://localhost:9443", namespace="default", port=0)
+
+
+def question(new: Any = None, old: Any = None, **more: Any) -> bytes:
+    request = {"uid": "u1", "operation": "UPDATE", "namespace": "ns", "name": "a"}
+    request |= {"object": new, "oldObject": old, "userInfo": {"username": "me"}} | more
+    body = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return json.dumps(body).encode()
+
+
+async def ask(handler: Any, body: bytes, *, defaults: bool = False) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(await answer(body, handler, defaults=defaults))
+    assert told["kind"] == "AdmissionReview"
+    response: dict[str, Any] = told["response"]
+    assert response["uid"] == "u1"
+    return response
+
+
+async def test_a_validating_handler_sees_everything_and_may_refuse() -> None:
+    async def immutable(asked: Admission) -> None:
+        assert (asked.key.name, asked.operation, asked.user["username"]) == ("a", "UPDATE", "me")
+        asked.warnings.append("size is deprecated")
+        if asked.old["spec"] != asked.object["spec"]:
+            raise Denied("spec cannot change", fields={"spec.n": "is immutable"})
+
+    same = {"spec": {"n": 1}}
+    assert await ask(immutable, question(same, same)) == {
+        "uid": "u1",
+        "allowed": True,
+        "warnings": ["size is deprecated"],
+    }
+    refused = await ask(immutable, question({"spec": {"n": 2}}, same))
+    assert not refused["allowed"]
+    assert refused["status"]["code"] == 422
+    assert refused["status"]["details"]["causes"][0]["field"] == "spec.n"
+
+
+async def test_a_defaulting_handler_answers_with_what_it_changed() -> None:
+    async def defaults(asked: Admission) -> None:
+        asked.object["spec"].setdefault("replicas", 1)
+        asked.object["metadata"].pop("junk")
+        asked.object["metadata"]["labels"]["example.com/by"] = "us"
+
+    new = {"spec": {}, "metadata": {"junk": 1, "labels": {"example.com/by": "them"}}}
+    told = await ask(defaults, question(new), defaults=True)
+    assert told["patchType"] == "JSONPatch"
+    assert json.loads(base64.b64decode(told["patch"])) == [
+        {"op": "add", "path": "/spec/replicas", "value": 1},
+        {"op": "remove", "path": "/metadata/junk"},
+        {"op": "replace", "path": "/metadata/labels/example.com~1by", "value": "us"},
+    ]
+
+
+async def test_a_validating_handler_cannot_change_anything() -> None:
+    async def change(asked: Admission) -> None:
+        asked.object["spec"] = 7
+
+    assert "patch" not in await ask(change, question({"spec": 1}))
+
+
+async def test_a_model_that_does_not_fit_is_refused_by_field() -> None:
+    class Spec(BaseModel):
+        replicas: int = Field(ge=0)
+
+    class Pot(BaseModel):
+        spec: Spec
+
+    async def check(asked: Admission) -> None:
+        asked.as_model(Pot)
+
+    told = await ask(check, question({"spec": {"replicas": -1}}))
+    assert told["status"]["details"]["causes"][0]["field"] == "spec.replicas"
+
+
+async def test_a_handler_that_fails_never_says_yes() -> None:
+    async def broken(asked: Admission) -> None:
+        raise KeyError("secret detail")
+
+    told = await ask(broken, question({}))
+    assert (told["allowed"], told["status"]["code"]) == (False, 500)
+    assert "secret detail" not in told["status"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", question().replace(b"/v1", b"/v1beta1"), b'{"apiVersion": 1}']
+)
+async def test_what_is_no_question_is_refused(body: bytes) -> None:
+    async def never(asked: Admission) -> None:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=r"AdmissionReview|expected"):
+        await answer(body, never, defaults=False)
+
+
+def test_a_difference_knows_a_number_from_a_boolean() -> None:
+    assert difference({"a": 1}, {"a": True}) == [{"op": "replace", "path": "/a", "value": True}]
+    assert difference({"a": [1]}, {"a": [1]}) == []
+
+
+def test_a_certificate_is_made_announced_served_and_replaced_in_time() -> None:
+    names = ["hooks.default.svc", "10.0.0.1"]
+    first = next_state(None, names, NOW)
+    assert names_of(first.current.parsed) == names
+    assert next_state(first, names, NOW + timedelta(days=30)) == first
+
+    late = NOW + timedelta(seconds=LIFE * 2 / 3 + 3600)
+    announced = next_state(first, names, late)
+    assert announced.current == first.current  # served still, while the next one becomes known
+    assert announced.next is not None
+    assert announced.next.certificate in announced.bundle
+    assert next_state(announced, names, late + timedelta(seconds=OVERLAP - 1)) == announced
+
+    replaced = next_state(announced, names, late + timedelta(seconds=OVERLAP))
+    assert replaced.current == announced.next
+    assert first.current.certificate in replaced.bundle  # a replica may serve it for a moment
+
+
+@pytest.mark.parametrize("names", [["other.default.svc"], ["hooks.default.svc"]])
+def test_an_expired_or_foreign_certificate_is_made_anew_at_once(names: list[str]) -> None:
+    first = next_state(None, ["hooks.default.svc"], NOW)
+    later = NOW + timedelta(seconds=LIFE + 1 if names == ["hooks.default.svc"] else 0)
+    assert next_state(first, names, later).current != first.current
+
+
+def served() -> FakeServer:
+    server = FakeServer()
+    server.collection(SECRETS, "Secret")
+    for purpose in ("Validating", "Mutating"):
+        kind = f"{purpose}WebhookConfiguration"
+        server.collection(f"{REGISTRATION}/{kind.lower()}s", kind)
+    return server
+
+
+def bundle(server: FakeServer) -> str:
+    """What the API server was told to trust."""
+    found = server.collections[f"{REGISTRATION}/validatingwebhookconfigurations"].objects
+    (entry,) = found["", "pots"]["webhooks"]
+    return base64.b64decode(entry["clientConfig"]["caBundle"]).decode()
+
+
+def hooks() -> Webhooks:
+    made = Webhooks("pots", ENDPOINT)
+
+    @made.validate(THING)
+    async def check(asked: Admission) -> None:
+        if asked.object["spec"]["n"] > 1:
+            raise Denied("n is at most 1")
+
+    return made
+
+
+@asynccontextmanager
+async def serving(made: Webhooks, server: FakeServer) -> AsyncIterator[Client]:
+    client, stop = Client(server), anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run, client, Metrics(), stop)
+        with anyio.fail_after(5):
+            while made.port == 0:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.01)
+        yield client
+        stop.set()
+
+
+async def peer(port: int, trusted: str) -> bytes:
+    """The certificate that is served, if this bundle trusts it."""
+    context = ssl.create_default_context(cadata=trusted)
+    _, writer = await asyncio.open_connection("localhost", port, ssl=context)
+    found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    await writer.wait_closed()
+    return found
+
+
+async def test_the_api_server_is_told_whom_to_call_and_trust_and_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kaos.runtime.webhooks.server._LARGEST", 1000)
+    server, made = served(), hooks()
+    async with serving(made, server):
+        context = ssl.create_default_context(cadata=bundle(server))
+        async with aiohttp.ClientSession() as session:
+
+            async def call(body: bytes, path: str = "/validate/example.com/v1/things") -> Any:
+                url = f"https://localhost:{made.port}{path}"
+                async with session.post(url, data=body, ssl=context) as response:
+                    return response.status, await response.text()
+
+            code, text = await call(question({"spec": {"n": 2}}))
+            assert (code, json.loads(text)["response"]["allowed"]) == (200, False)
+            code, text = await call(question({"spec": {"n": 1}}))
+            assert (code, json.loads(text)["response"]["allowed"]) == (200, True)
+            assert (await call(b"hello"))[0] == 400
+            assert (await call(b"x" * 2000))[0] == 413
+            assert (await call(b"", "/elsewhere"))[0] == 404
+    entry = server.collections[f"{REGISTRATION}/validatingwebhookconfigurations"].objects[
+        "", "pots"
+    ]["webhooks"][0]
+    assert entry["rules"][0]["resources"] == ["things"]
+    assert entry["clientConfig"]["url"] == "https://localhost:9443/validate/example.com/v1/things"
+
+
+async def test_a_running_server_gets_a_new_certificate_that_was_trusted_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, made = served(), hooks()
+    now = datetime.now(UTC)
+    old = make(["localhost"], now - timedelta(days=61))
+    data = {"tls.crt": old.certificate, "tls.key": old.key}
+    encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
+    server.collections[SECRETS].put("pots-webhooks", data=encoded)
+    async with serving(made, server) as client:
+        trusted = bundle(server)
+        first = await peer(made.port, trusted)
+        assert first == ssl.PEM_cert_to_DER_cert(old.certificate)
+        later = now + timedelta(seconds=OVERLAP + 60)
+        monkeypatch.setattr("kaos.runtime.webhooks.server.utc_now", lambda: later)
+        await made.refresh(client)
+        assert await peer(made.port, trusted) != first
+        assert old.certificate in bundle(server)
+
+
+async def test_replicas_agree_on_one_certificate() -> None:
+    server = served()
+    server.latency = 0.01
+    one, two = hooks(), hooks()
+    await asyncio.gather(one.refresh(Client(server)), two.refresh(Client(server)))
+    assert one._served == two._served
+    written = server.collections[SECRETS].objects["default", "pots-webhooks"]
+    await one.refresh(Client(server))
+    assert server.collections[SECRETS].objects["default", "pots-webhooks"] == written
+
+
+@pytest.mark.looptime
+async def test_a_manager_without_rights_is_not_ready_and_says_why() -> None:
+    server, made = served(), hooks()
+    things(server)
+    refusing = True
+    server.faults.append(
+        lambda r: status(403, "Forbidden", "no") if refusing and "secrets" in r.path else None
+    )
+    served_with: list[Client] = []
+
+    async def serve(*_: Any) -> None:
+        served_with.append(running_manager.client)
+        await asyncio.sleep(1000)
+
+    made._serve = serve  # type: ignore[assignment,method-assign]
+    running_manager: Manager = manager(server)
+    running_manager.beside(made)
+    running_manager.watch(THING)
+    async with running(running_manager):
+        await asyncio.sleep(1)
+        assert "no" in running_manager.readiness()["webhooks"]()
+        assert not served_with
+        refusing = False
+        await asyncio.sleep(10)
+        assert running_manager.readiness()["webhooks"]() == ""
+        assert served_with
+
+
+def test_one_kind_and_purpose_has_one_set_of_options() -> None:
+    made = Webhooks("pots", ENDPOINT)
+    made.default(CONFIG_MAP, failurePolicy="Ignore")
+    made.default(CONFIG_MAP, failurePolicy="Ignore")
+    with pytest.raises(ValueError, match="already"):
+        made.default(CONFIG_MAP)
+    configurations = made._hooks.configurations("pots", ENDPOINT, "PEM")
+    (entry,) = configurations[0]["webhooks"]
+    assert (entry["name"], entry["failurePolicy"]) == ("default.configmaps.core", "Ignore")
+
+
+def test_a_service_is_called_by_its_cluster_names() -> None:
+    endpoint = Endpoint(service=("hooks", "team"))
+    assert endpoint.names == ["hooks.team.svc", "hooks.team"]
+    config = endpoint.client_config("/x", "PEM")
+    assert config["service"] == {"name": "hooks", "namespace": "team", "path": "/x", "port": 443}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"url": "http://x", "namespace": "n"}, {"url": "https://x"}])
+def test_an_endpoint_that_cannot_be_called_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="webhooks: "):
+        Endpoint(**wrong)  # type: ignore[arg-type]
+
+
+def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
+    import subprocess  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    code = "import sys, kaos.runtime; sys.exit(any('webhooks' in m for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
