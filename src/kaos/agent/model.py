@@ -287,16 +287,22 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Json]:
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Split a stream into lines of any length (aiohttp's own reader gives up at 128 KiB)."""
-    pending = b""
+    pending: list[bytes] = []  # of one line: joined once, however many pieces it comes in
+    size = 0
     async for data in response.content.iter_any():
-        pending += data
-        *lines, pending = pending.split(b"\n")
-        for line in lines:
-            yield line
-        if len(pending) > MAX_ANSWER:
+        first, *lines = data.split(b"\n")
+        pending.append(first)
+        size += len(first)
+        if lines:
+            yield b"".join(pending)
+            *whole, last = lines
+            for line in whole:
+                yield line
+            pending, size = [last], len(last)
+        if size > MAX_ANSWER:
             raise _failed("the model's answer is too large")
-    if pending:
-        yield pending
+    if size:
+        yield b"".join(pending)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -55,6 +55,7 @@ PASSED_THROUGH = (
 """Request fields the model gets as they came. `store` and `metadata` stay here."""
 
 SYSTEM_ROLES = ("system", "developer")
+_REST_OF_CHUNK = b',"finish_reason":null}]}\n\n'
 _LINE_BREAKS = tuple((chr(n).encode(), f"\\u{n:04x}".encode()) for n in (0x85, 0x2028, 0x2029))
 
 
@@ -212,6 +213,14 @@ class Envelope:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
+    opening: bytes = field(init=False)
+    """All of a chunk before its delta: there are thousands, and the delta is all that differs."""
+
+    def __post_init__(self) -> None:
+        head = to_json(self._head("chat.completion.chunk"))[:-1]
+        opening = b"data: " + head + b',"choices":[{"index":0,"delta":'
+        object.__setattr__(self, "opening", opening)
+
     def completion(
         self,
         message: Message,
@@ -246,12 +255,13 @@ class Envelope:
         done: list[Json] | None = None,
     ) -> bytes:
         """Make one event of a stream."""
+        if finish_reason is None:
+            return self.opening + encoded(delta) + _REST_OF_CHUNK
         body = {
             **self._head("chat.completion.chunk"),
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+            "kaos": self._extension(limit, done),
         }
-        if finish_reason is not None:
-            body["kaos"] = self._extension(limit, done)
         return sse(body)
 
     def step_chunk(self, event: Json) -> bytes:
@@ -286,11 +296,16 @@ def sse(body: Json) -> bytes:
     The line breaks of Unicode are escaped: they are none in this format, but clients that split
     a stream with their language's idea of a line break off in the middle of an event.
     """
-    data = to_json(body)
+    return b"data: " + encoded(body) + b"\n\n"
+
+
+def encoded(value: Json) -> bytes:
+    """Make JSON without any line break, Unicode's included."""
+    data = to_json(value)
     if not data.isascii():
         for character, escaped in _LINE_BREAKS:
             data = data.replace(character, escaped)
-    return b"data: " + data + b"\n\n"
+    return data
 
 
 def indexed(calls: Iterable[Json]) -> list[Json]:
