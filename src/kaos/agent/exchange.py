@@ -142,6 +142,7 @@ class Exchange:
         try:
             await self.run.tell("start", {})
             outcome = await self._within_limit(show)
+            await self._remember(outcome)
             status, limit = "limited" if outcome.limit else "completed", outcome.limit
             await self.run.tell("end", {"finish_reason": outcome.finish_reason, "limit": limit})
             return outcome
@@ -164,7 +165,7 @@ class Exchange:
                 with span_of_run as span:
                     if span is not None:
                         self.run.trace = span.trace
-                    return await self._remembered(show)
+                    return await self._conversation(await self._request(), show).hold()
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -172,15 +173,16 @@ class Exchange:
         except ExceptionGroup as group:
             raise _first(group) from group
 
-    async def _remembered(self, show: Show | None) -> Outcome:
-        """Hold the conversation as a part of its session, if sessions are kept."""
-        if self.session is None:
-            return await self._conversation(self.chat, show).hold()
-        outcome = await self._conversation(await self.session.open(), show).hold()
-        self.envelope.session["session"] = self.session.id
-        if not await self.session.remember(outcome.message):
-            self.envelope.session["remembered"] = False
-        return outcome
+    async def _request(self) -> ChatRequest:
+        """Return what is asked, with the session's history in front if sessions are kept."""
+        return self.chat if self.session is None else await self.session.open()
+
+    async def _remember(self, outcome: Outcome) -> None:
+        """Add the turn to its session: after the deadline if need be, for the answer is there."""
+        if self.session is not None:
+            self.envelope.session["session"] = self.session.id
+            if not await self.session.remember(outcome.message):
+                self.envelope.session["remembered"] = False
 
     def _conversation(self, request: ChatRequest, show: Show | None) -> Conversation:
         return Conversation(

@@ -326,6 +326,22 @@ async def test_a_store_that_hangs_is_not_waited_for(
     assert body["kaos"]["remembered"] is False
 
 
+async def test_a_store_that_hangs_costs_no_answer_at_the_deadline(
+    start_agent: Any,
+    ask: Any,
+    model: ScriptedModel,
+    failing: Failing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = keeper.Memory
+    monkeypatch.setattr(agent_app, "Memory", lambda s, limit: memory(s, limit, timeout=0.4))
+    model.say("ok")
+    url = await start_agent(request_timeout=0.5)
+    failing.hangs = True
+    status, body = await ask(url)
+    assert (status, body["kaos"]["remembered"]) == (200, False)
+
+
 async def test_a_turn_too_large_to_keep_is_said_so(
     start_agent: Any, ask: Any, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

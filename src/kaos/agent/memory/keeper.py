@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 SESSION_HEADER = "x-session-id"
-TIMEOUT = 5.0
+TIMEOUT = 3.0
 RETRY_AFTER = 2.0
 _ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 
