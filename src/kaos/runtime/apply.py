@@ -153,7 +153,7 @@ class ApplySet:
             if not self._cache.synced(resource):
                 continue
             for child in self._cache.owned_by(resource, owner):
-                marked = labels.items() <= child.metadata.labels.items()
+                marked = labels.items() <= child.metadata.labels_.items()
                 if (resource, child.key) in wanted or child.deleting or not marked:
                     continue
                 try:
@@ -197,8 +197,8 @@ def _check_owner(live: Object, owner: Object, labels: Mapping[str, str]) -> None
     if other is not None:
         where = f"{live.namespace}/" if live.namespace else ""
         raise NameConflict(child, f"{other.kind} {where}{other.name}")
-    if not labels or not labels.items() <= live.metadata.labels.items():
-        manager = live.metadata.labels.get("app.kubernetes.io/managed-by")
+    if not labels or not labels.items() <= live.metadata.labels_.items():
+        manager = live.metadata.labels_.get("app.kubernetes.io/managed-by")
         raise NameConflict(child, f"{manager}, by its label" if manager else "no controller at all")
 
 
@@ -206,7 +206,7 @@ def _fingerprint(obj: Object) -> int:
     """A hash of all that is not status: it changes when somebody changes the object."""
     meta = obj.metadata
     fields = tuple((k, raw) for k, raw in obj.fields().items() if k != "status")
-    labels, annotations = tuple(meta.labels.items()), tuple(meta.annotations.items())
+    labels, annotations = tuple(meta.labels_.items()), tuple(meta.annotations_.items())
     return hash((meta.uid, labels, annotations, fields))
 
 

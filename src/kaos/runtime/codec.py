@@ -34,21 +34,36 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
-    """The metadata of an object, without managedFields. Lists and dicts are not to be changed."""
+    """The metadata of an object, without managedFields.
+
+    Attributes:
+        labels_: The labels themselves, shared by all readers and not to be changed: for hot paths.
+        annotations_: The annotations themselves, likewise. The lists are not to be changed either.
+    """
 
     name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels_: dict[str, str] = msgspec.field(default_factory=dict, name="labels")
+    annotations_: dict[str, str] = msgspec.field(default_factory=dict, name="annotations")
     owner_references: list[OwnerReference] = []
     finalizers: list[str] = []
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     generate_name: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels: a dict of the caller's own."""
+        return self.labels_.copy()
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """The annotations: a dict of the caller's own."""
+        return self.annotations_.copy()
 
     @property
     def controller(self) -> OwnerReference | None:

@@ -289,7 +289,7 @@ class Controller:
 
     async def _reconcile(self, request: Request) -> Result | None:
         obj = self._informer.store.get(request)
-        if obj is not None and obj.metadata.annotations.get(self._pause) == "true":
+        if obj is not None and obj.metadata.annotations_.get(self._pause) == "true":
             self._log.debug("reconcile.paused", request=str(request))
             return None
         if self._finalize is not None and obj is not None:

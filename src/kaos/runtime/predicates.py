@@ -35,8 +35,8 @@ def spec_changed(old: Object | None, new: Object | None) -> bool:
         was.generation != now.generation
         or was.deletion_timestamp != now.deletion_timestamp
         or was.finalizers != now.finalizers
-        or was.labels != now.labels
-        or was.annotations != now.annotations
+        or was.labels_ != now.labels_
+        or was.annotations_ != now.annotations_
         or was.owner_references != now.owner_references
     )
 
@@ -52,11 +52,11 @@ def labels_changed(old: Object | None, new: Object | None) -> bool:
     """Creations, deletions, and changes of labels only."""
     if old is None or new is None:
         return True
-    return old.metadata.labels != new.metadata.labels
+    return old.metadata.labels_ != new.metadata.labels_
 
 
 def annotations_changed(old: Object | None, new: Object | None) -> bool:
     """Creations, deletions, and changes of annotations only."""
     if old is None or new is None:
         return True
-    return old.metadata.annotations != new.metadata.annotations
+    return old.metadata.annotations_ != new.metadata.annotations_

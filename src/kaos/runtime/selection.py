@@ -65,7 +65,7 @@ class Selection:
 
     def matches(self, obj: Object) -> bool:
         """Whether the server would list this object."""
-        labels = obj.metadata.labels
+        labels = obj.metadata.labels_
         if not all(test(labels) for test in _labels(self.label_selector)):
             return False
         if not self.field_selector:

@@ -129,7 +129,7 @@ class Store:
         found = self.find(NAMESPACES, namespace) if namespace else list(self._objects.values())
         if labels:
             wanted = labels.items()
-            found = [obj for obj in found if wanted <= obj.metadata.labels.items()]
+            found = [obj for obj in found if wanted <= obj.metadata.labels_.items()]
         return found
 
     def add_index(self, name: str, keys: Keys) -> None:

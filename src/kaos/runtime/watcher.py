@@ -249,7 +249,7 @@ class Watcher:
             initial.pop(obj.key, None)
         elif kind != "BOOKMARK":
             initial[obj.key] = obj
-        elif obj.metadata.annotations.get(_INITIAL_EVENTS_END) == "true":
+        elif obj.metadata.annotations_.get(_INITIAL_EVENTS_END) == "true":
             self._initial = None
             return self._synced(list(initial.values()), obj.metadata.resource_version)
         return None

@@ -158,3 +158,19 @@ async def test_discovery_of_older_servers_and_of_kinds_that_come_later() -> None
     server.kinds.append("Late")
     await asyncio.sleep(1)
     assert (await discovery.find("example.com/v1", "Late")).plural == "lates"
+
+
+def test_a_reader_cannot_change_what_others_read() -> None:
+    """One stray assignment to a label of a cached object used to reach every other reader."""
+    obj = Object.from_dict(
+        {"metadata": {"name": "a", "labels": {"app": "a"}, "annotations": {"n": "1"}}}
+    )
+    obj.metadata.labels["app"] = "b"
+    obj.metadata.annotations.clear()
+    obj.spec["n"] = 1
+    assert (obj.metadata.labels, obj.metadata.annotations, obj.spec) == (
+        {"app": "a"},
+        {"n": "1"},
+        {},
+    )
+    assert obj.to_dict()["metadata"]["labels"] == {"app": "a"}
