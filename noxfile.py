@@ -31,7 +31,7 @@ def install(session: nox.Session, *groups: str, editable: bool = True) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, lint, import contract, strict types."""
-    install(session, "lint", "test", "e2e")
+    install(session, "lint", "test", "e2e", "integration")
     session.install("-c", LOCK, "nox")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
