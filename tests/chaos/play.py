@@ -206,8 +206,10 @@ class _Game:
         self.outcome.kills += 1
 
     async def _freeze(self) -> None:
-        place = await self._leader()
-        late = await place.freeze(replica.ELECTION["lease_duration"] + 3)
+        seconds = replica.ELECTION["lease_duration"] + 3
+        late = None
+        while late is None:
+            late = await (await self._leader()).freeze(seconds)
         self.outcome.freezes += 1
         self.outcome.wrong += [
             f"written by a frozen leader: {passed.asked.verb} {passed.asked.path}"

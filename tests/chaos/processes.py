@@ -11,6 +11,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -145,25 +146,28 @@ class Replica:
         assert self.process is not None
         self.process.kill()
 
-    async def freeze(self, seconds: float) -> list[Passed]:
-        """Stop the process for so long; returns the writes that this very process began after it.
+    async def freeze(self, seconds: float) -> list[Passed] | None:
+        """Stop the process for so long; returns the writes that it began after it woke up.
 
-        What the kernel had already taken over when the process was stopped was sent before.
+        None when there was nothing to freeze: the process was about to end anyway.
         """
         process = self.process
-        assert process is not None
-        process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        resumed = asyncio.get_running_loop().time()
-        process.send_signal(signal.SIGCONT)
+        try:
+            assert process is not None
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            woke = time.monotonic()
+            process.send_signal(signal.SIGCONT)
+        except ProcessLookupError:
+            await asyncio.sleep(1)
+            return None
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 15)
-        ended = asyncio.get_running_loop().time()
+        ended = time.monotonic()
         return [
             passed
             for passed in list(self.proxy.requests)
-            if resumed < passed.time <= ended
-            and passed.asked.verb in ("create", "update", "patch", "delete")
+            if woke <= float(passed.asked.query.get(replica.BEGUN, 0)) <= ended
             and passed.asked.resource != "leases"
         ]
 

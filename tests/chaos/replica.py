@@ -9,6 +9,8 @@ import gc
 import json
 import os
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import structlog
 
 from kaos.runtime import ClusterConfig, LeaderElection, LeadershipLost, Manager
 from kaos.runtime.manager import run_until_signal
+from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse
 from tests.chaos.widgets import WIDGET, widgets
 
 LOST = 3
+BEGUN = "begun"
 LEASE = "chaos"
 ELECTION = {"lease_duration": 6.0, "renew_deadline": 4.0, "retry_period": 1.0}
 
@@ -31,6 +35,16 @@ def memory() -> float:
 
 def others() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+class Stamping(AiohttpTransport):
+    """Stamps each attempt of a write with its time, by the clock that all processes share."""
+
+    async def request(self, request: HttpRequest) -> HttpResponse:
+        if request.method != "GET":
+            begun = {BEGUN: repr(time.monotonic())}
+            request = replace(request, params={**request.params, **begun})
+        return await super().request(request)
 
 
 async def sample(seen: dict[str, list[float]], manager: Manager) -> None:
@@ -48,12 +62,14 @@ async def sample(seen: dict[str, list[float]], manager: Manager) -> None:
 async def main(settings: dict[str, Any], report: Path) -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(20))
     election = LeaderElection(LEASE, settings["namespace"], settings["identity"], **ELECTION)
+    config = ClusterConfig.direct(settings["server"], settings["token"])
     manager = Manager(
-        ClusterConfig.direct(settings["server"], settings["token"]),
+        config,
         field_manager="chaos",
         namespaces=[settings["namespace"]],
         leader_election=election,
         graceful_timeout=5.0,
+        transport=Stamping(config),
     )
     manager.add(widgets(manager))
     seen: dict[str, list[float]] = {"memory": [], "tasks": [], "overlaid": []}

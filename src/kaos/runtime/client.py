@@ -375,9 +375,7 @@ class Client:
         return answer.body
 
     async def _send(self, request: HttpRequest) -> HttpResponse:
-        if self._guard is not None:
-            self._guard()
-        answer = await send(self.transport, request)
+        answer = await send(self.transport, request, check=self._guard)
         if answer.status >= 300:
             raise refusal(answer, request)
         return answer

@@ -12,7 +12,7 @@ the 101st connection; one 403 made kr8s close the pool under all of its watches.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -107,13 +107,24 @@ class Transport(Protocol):
         ...
 
 
-async def send(transport: Transport, request: HttpRequest) -> HttpResponse:
-    """A request with retries: of 429 always (it was not processed), of 5xx and breaks when safe."""
+async def send(
+    transport: Transport, request: HttpRequest, *, check: Callable[[], None] | None = None
+) -> HttpResponse:
+    """A request with retries: of 429 always (it was not processed), of 5xx and breaks when safe.
+
+    Args:
+        transport: How to send it.
+        request: What to ask.
+        check: Called before each attempt; raises to refuse. Between two attempts a process may
+            have been frozen, and lost its lease.
+    """
     deadline = asyncio.get_running_loop().time() + request.timeout
     delay = 0.1
     for attempt in range(_RETRIES + 1):
         answer: HttpResponse | None = None
         broken: Unreachable | None = None
+        if check is not None:
+            check()
         try:
             with anyio.CancelScope(shield=request.method != "GET"):
                 answer = await transport.request(request)

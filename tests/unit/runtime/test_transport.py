@@ -9,7 +9,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from kaos.runtime import ClusterConfig, Unreachable
+from kaos.runtime import CONFIG_MAP, Client, ClusterConfig, NotLeader, Unreachable
 from kaos.runtime.config import Credentials, Login
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse, send
@@ -198,6 +198,23 @@ async def test_a_write_is_not_sent_twice_when_nobody_knows_what_became_of_it() -
     assert len(server.requests) == 1
     server = fake(status(503, "ServiceUnavailable"))
     assert (await send(server, WRITE)).status == 503
+    assert len(server.requests) == 1
+
+
+@pytest.mark.looptime
+async def test_a_retry_is_no_way_past_a_lost_lease() -> None:
+    """The chaos test: a frozen leader woke up between two attempts, and wrote."""
+    server = fake(HttpResponse(429, b"{}", retry_after=7.0))
+    deadline = asyncio.get_running_loop().time() + 5
+
+    def check() -> None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise NotLeader("write refused")
+
+    client = Client(server)
+    client.guard(check)
+    with pytest.raises(NotLeader):
+        await client.create(CONFIG_MAP.body("a", "default"))
     assert len(server.requests) == 1
 
 
