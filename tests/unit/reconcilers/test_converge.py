@@ -19,7 +19,22 @@ async def test_a_model_api_and_its_agent_become_ready(cluster: Cluster) -> None:
     assert agent.status["model"] == "smollm2:135m"
     assert agent.status["endpoint"] == "http://assistant.default.svc.cluster.local"
     assert agent.status["observedGeneration"] == agent.metadata.generation
-    assert agent.metadata.finalizers == []  # w8: deleting needs no controller
+
+
+async def test_w8_nothing_has_a_finalizer_so_deleting_needs_no_controller(
+    cluster: Cluster,
+) -> None:
+    await cluster.ready_model()
+    await cluster.apply("MCPServer", "echo", ECHO)
+    await cluster.apply("Agent", "assistant", {"modelAPI": "ollama", "mcpServers": ["echo"]})
+    await cluster.eventually(api.Agent, "assistant", lambda a: a.status)
+    await cluster.eventually(api.MCPServer, "echo", lambda s: s.status)
+    for model, name in ((api.ModelAPI, "ollama"), (api.MCPServer, "echo")):
+        assert (await cluster.client.get(model, name, "default")).metadata.finalizers == []
+    deployment = await cluster.eventually(DEPLOYMENT, "assistant", lambda _: True)
+    assert deployment.metadata.finalizers == []
+    agent = await cluster.client.get(api.Agent, "assistant", "default")
+    assert agent.metadata.finalizers == []
 
 
 async def test_a_missing_model_api_is_waited_for_and_named(cluster: Cluster) -> None:

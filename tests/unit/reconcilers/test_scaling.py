@@ -36,7 +36,7 @@ def kinds(**spec: Any) -> set[str]:
         ({**AUTO, "suspend": True}, set()),
     ],
 )
-def test_what_scales_and_what_protects(spec: dict[str, Any], expected: set[str]) -> None:
+def test_w15_what_scales_and_what_protects(spec: dict[str, Any], expected: set[str]) -> None:
     assert kinds(**spec) == expected
 
 

@@ -20,7 +20,7 @@ def server(**spec: Any) -> MCPServer:
     return MCPServer.parse(body("MCPServer", "tools", spec))
 
 
-def test_a_custom_server_is_the_users_image_and_is_asked_no_path_it_may_not_have() -> None:
+def test_w12_a_custom_servers_arguments_are_arguments_of_its_images_own_program() -> None:
     one = server(
         type="custom",
         container={"image": "corp/tools:1", "args": ["--port", "8000"]},
@@ -32,6 +32,7 @@ def test_a_custom_server_is_the_users_image_and_is_asked_no_path_it_may_not_have
     assert main["image"] == "corp/tools:1"
     assert "command" not in main  # the image's own
     assert main["args"] == ["--port", "8000"]
+    # Nobody knows the paths of somebody else's server.
     assert main["readinessProbe"]["tcpSocket"] == {"port": "http"}
     assert env_of(children["Deployment"])["TOKEN"] == "t"
     assert set(children) == {"Deployment", "Service", "NetworkPolicy"}
