@@ -35,6 +35,7 @@ async def main() -> None:
         version = max(version, int(agent.metadata.resourceVersion))
     assert len(listed) == args.objects
     progress.mark("synced")
+    generations = {key: agent.metadata.generation for key, agent in listed.items()}
     async with asyncio.TaskGroup() as group:
         if args.workers:
             for key, agent in listed.items():
@@ -43,10 +44,11 @@ async def main() -> None:
                 group.create_task(loop.work(lambda agent: agent.spec.round))
         async for _, agent in api.async_watch(Agent, namespace=kr8s.ALL, since=str(version)):
             key = agent.namespace, agent.name
-            known = loop.cache.get(key)
-            if known is not None and known.metadata.generation == agent.metadata.generation:
-                continue
-            loop.changed(key, agent)
+            # The cached object does not tell: kr8s puts the answer to a patch into it.
+            generation = agent.metadata.generation
+            if generations.get(key) != generation:
+                generations[key] = generation
+                loop.changed(key, agent)
 
 
 if __name__ == "__main__":
