@@ -1,6 +1,7 @@
 """`python -m kaos.agent`: an agent in a pod, set up by its environment."""
 # ruff: noqa: E402 - the first statement must come before all other imports
 
+import os
 import sys
 import types
 
@@ -13,6 +14,9 @@ sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 _NO_PLUGINS = types.ModuleType("pydantic.plugin._loader")
 _NO_PLUGINS.get_plugins = tuple  # type: ignore[attr-defined]
 sys.modules.setdefault(_NO_PLUGINS.__name__, _NO_PLUGINS)
+
+# aiohttp's lists of hooks, of which we have none: 1 MB in C, next to nothing in Python.
+os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
 
 import asyncio
 
