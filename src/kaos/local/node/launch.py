@@ -82,7 +82,7 @@ def plan_launch(
     env = variables.for_pod(pod)
     if (temporary := translation.mounts.get("/tmp")) is not None:  # noqa: S108
         env["TMPDIR"] = str(temporary)
-    env = env | translated(own, translation) | image.own_env | variables.mark()
+    env = {**env, **translated(own, translation), **image.own_env, **variables.mark()}
     argv = image.argv(
         command_line(container.get("command") or [], own, translation),
         command_line(container.get("args") or [], own, translation),
