@@ -22,6 +22,7 @@ from kaos import __version__, api
 from kaos.local import certificate, gateway_api, kubeconfig
 from kaos.local.apiserver.server import APIServer
 from kaos.local.node.node import Node
+from kaos.local.restart import forget_readiness
 from kaos.local.state import ClusterInfo, State
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
 from kaos.runtime import Client, ClusterConfig, Manager
@@ -85,6 +86,7 @@ async def _set_up(config: ClusterConfig, gateway_port: int) -> None:
     async with Client.connect(config, field_manager=_SETUP) as client:
         for body in bodies:
             await client.apply(body)
+        await forget_readiness(client)
 
 
 def _info(url: str, gateway_port: int) -> ClusterInfo:

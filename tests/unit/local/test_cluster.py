@@ -11,6 +11,7 @@ import pytest
 
 from kaos.api import MODELS
 from kaos.local import cluster
+from kaos.local.restart import taken_back
 from kaos.local.state import ClusterInfo, State
 from kaos.runtime import GATEWAY, HTTP_ROUTE, Client, ClusterConfig, Unauthorized
 
@@ -83,6 +84,50 @@ async def test_what_was_applied_is_there_after_a_restart(state: State) -> None:
             if round_ == 0:
                 await client.apply(agent)
             assert [found.name for found in await client.list(MODELS[-1])] == ["a"]
+
+
+async def test_what_was_ready_before_a_restart_is_not_believed_after_it(state: State) -> None:
+    # `kaos up --ask` on an old state asked at once, and was told that no pod serves.
+    moment = {"lastTransitionTime": "2026-11-22T10:00:00Z", "reason": "x", "message": "y"}
+    ready = {"type": "Ready", "status": "True", **moment}
+    accepted = {"type": "Accepted", "status": "True", **moment}
+    agent = {
+        "apiVersion": "kaos.tools/v1alpha1",
+        "kind": "Agent",
+        "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"modelAPI": "m"},
+    }
+    status = {"ready": True, "phase": "Ready", "conditions": [ready, accepted]}
+    for round_ in range(2):
+        async with (
+            running(state, controllers=False) as info,
+            Client.connect(config(state, info)) as client,
+        ):
+            if round_ == 0:
+                await client.apply(agent)
+                patch = {"status": status}
+                await client.patch(MODELS[-1], "a", "default", patch, subresource="status")
+            else:
+                found = (await client.get(MODELS[-1], "a", "default")).status
+    assert (found["ready"], found["phase"]) == (False, "Pending")
+    told = {condition["type"]: condition for condition in found["conditions"]}
+    assert (told["Ready"]["status"], told["Ready"]["reason"]) == ("False", "ClusterRestarted")
+    assert told["Accepted"]["status"] == "True"
+
+
+def test_a_pod_and_a_deployment_of_an_earlier_life_are_not_ready() -> None:
+    ready = {"type": "Ready", "status": "True"}
+    running_container = {"name": "c", "ready": True, "restartCount": 3}
+    pod = {"conditions": [ready], "containerStatuses": [running_container], "phase": "Running"}
+    assert taken_back({"kind": "Pod", "status": pod})["containerStatuses"] == [
+        {"name": "c", "ready": False, "restartCount": 3}
+    ]
+    available = {"type": "Available", "status": "True"}
+    status = {"conditions": [available], "replicas": 2, "readyReplicas": 2, "availableReplicas": 2}
+    back = taken_back({"kind": "Deployment", "status": status})
+    assert (back["readyReplicas"], back["availableReplicas"]) == (None, None)
+    assert back["unavailableReplicas"] == 2
+    assert back["conditions"][0]["status"] == "False"
 
 
 async def test_a_port_that_is_taken_ends_the_cluster_with_a_clear_error(state: State) -> None:
