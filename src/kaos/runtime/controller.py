@@ -246,10 +246,12 @@ class Controller:
 
     async def _process(self, work: Work[Request]) -> None:
         request = work.item
+        known = self._informer.store.get(request)
         # The context is the worker's own, and the next reconcile binds the same names again.
         bind_contextvars(
             namespace=request.namespace,
             name=request.name,
+            uid=known.uid if known is not None else "",
             reconcile_id=f"{random.getrandbits(32):08x}",
             why=work.causes,
         )

@@ -347,6 +347,7 @@ async def test_logs_say_who_what_and_why(server: FakeServer) -> None:
     assert lines[0]["why"] == ("Thing default/a listed",)
     assert lines[1]["why"] == ("Thing default/a changed",)
     expected = {"controller": "t", "kind": "Thing", "namespace": "default", "name": "a"}
+    expected["uid"] = things(server).objects["default", "a"]["metadata"]["uid"]
     assert expected.items() <= lines[0].items()
     assert lines[0]["reconcile_id"] != lines[1]["reconcile_id"]
     assert structlog.contextvars.get_contextvars() == {}
