@@ -1,7 +1,6 @@
 """Every check of the project, each in an environment of its own: `nox -l` lists them."""
 
 import os
-from pathlib import Path
 
 import nox
 
@@ -61,6 +60,14 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def integration(session: nox.Session) -> None:
+    """Sessions in real Redis and PostgreSQL servers, which must be installed (Debian has both)."""
+    install(session, "test", "e2e")
+    session.install("-c", LOCK, "-e", ".[redis,postgres]")
+    session.run("pytest", "tests/integration", "--timeout=120", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Run every code block of the README and of docs/."""
     install(session, "test", "e2e", editable=False)
@@ -69,14 +76,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Print the figures of docs/benchmarks.md; `nox -s bench -- agent/startup` runs one."""
+    """Print figures of docs/benchmarks.md; `nox -s bench -- runtime/compare` runs that one."""
     install(session, "test", editable=False)
-    chosen = session.posargs or [
-        str(path.relative_to("benchmarks").with_suffix(""))
-        for path in sorted(Path("benchmarks").glob("*/*.py"))
-        if not path.name.startswith("_")
-    ]
-    for name in chosen:
+    for name in session.posargs or ("quickstart", "agent/startup", "agent/latency"):
         session.run("python", f"benchmarks/{name}.py")
 
 
