@@ -62,8 +62,7 @@ def e2e(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Sessions in real Redis and PostgreSQL servers, which must be installed (Debian has both)."""
-    install(session, "test", "e2e")
-    session.install("-c", LOCK, "-e", ".[redis,postgres]")
+    install(session, "test", "integration")
     session.run("pytest", "tests/integration", "--timeout=120", *session.posargs)
 
 
