@@ -4,7 +4,8 @@ Guarantees: label and field selectors are checked when they are written down; th
 them, and this module applies them to the answers of our own writes; a metadata-only kind asks the
 server for no more than that, so nothing else ever enters this process's memory.
 Does not: reach into a running watch. A kind has one selection, set before its watch starts, and
-every controller of the manager sees the same.
+every controller of the manager sees the same. A write of ours that takes an object out of the
+selection shows when the watch tells of it, not at once.
 """
 
 import re

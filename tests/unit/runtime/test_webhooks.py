@@ -104,6 +104,9 @@ async def test_a_handler_that_fails_never_says_yes() -> None:
     async def broken(asked: Admission) -> None:
         raise KeyError("secret detail")
 
+    failures: list[int] = []
+    await answer(question({}), broken, defaults=False, failed=lambda: failures.append(1))
+    assert failures == [1]
     told = await ask(broken, question({}))
     assert (told["allowed"], told["status"]["code"]) == (False, 500)
     assert "secret detail" not in told["status"]["message"]
@@ -316,3 +319,16 @@ def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
 
     code = "import sys, kaos.runtime; sys.exit(any('webhooks' in m for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_configuration_that_somebody_deleted_is_put_back() -> None:
+    server, made = served(), hooks()
+    client = Client(server)
+    await made.refresh(client)
+    registered = server.collections[f"{REGISTRATION}/validatingwebhookconfigurations"]
+    registered.delete("pots", "")
+    await made.refresh(client)
+    assert ("", "pots") in registered.objects
+    version = server.version
+    await made.refresh(client)
+    assert server.version == version  # as desired: nothing changes

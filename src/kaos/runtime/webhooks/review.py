@@ -93,13 +93,16 @@ class _Review(msgspec.Struct, rename="camel"):
     request: _Question
 
 
-async def answer(body: bytes, handler: Handler, *, defaults: bool) -> bytes:
+async def answer(
+    body: bytes, handler: Handler, *, defaults: bool, failed: Callable[[], None] | None = None
+) -> bytes:
     """Answer an AdmissionReview.
 
     Args:
         body: The question.
         handler: Who decides.
         defaults: Whether the handler may change the object.
+        failed: Called when the handler raised what it should not have.
 
     Raises:
         ValueError: When the body is no AdmissionReview v1.
@@ -122,6 +125,8 @@ async def answer(body: bytes, handler: Handler, *, defaults: bool) -> bytes:
         asked.sub_resource,
     )
     told = await _decide(admission, handler)
+    if failed is not None and told.get("status", {}).get("reason") == "InternalError":
+        failed()
     told |= {"uid": asked.uid, "allowed": "status" not in told}
     if admission.warnings:
         told["warnings"] = admission.warnings

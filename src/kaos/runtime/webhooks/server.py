@@ -1,13 +1,14 @@
 """The webhook server of a manager: its certificate kept fresh, its calls answered over TLS.
 
-Guarantees: it serves on every replica, leader or not, before the caches start and until they have
-ended; a certificate is loaded into the running server, without a restart and without a lost call;
-what cannot be done now (no rights, no server) is logged, tried again, and told by /readyz until
-there is a certificate to serve.
+Guarantees: it serves on every replica, leader or not, from before the controllers work until they
+have ended; a certificate is loaded into the running server, without a restart and without a lost
+call; configurations that somebody changed or deleted are put right within a minute; what cannot be
+done now (no rights, no server) is logged, tried again, and told by /readyz until there is a
+certificate to serve.
 Does not: know who calls. The API server presents no credentials by default: let a NetworkPolicy
 admit it alone, and let handlers have no side effects.
-Which failure taught it: an API server that calls a webhook of the operator which waits for it to
-answer a list: the caches must not start before this does (controller-runtime's start order).
+Which failure taught it: certificates that expired a year after the installation, and operators that
+had to be restarted to read the new one; here nothing but this process is needed for either.
 """
 
 import socket
@@ -26,12 +27,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from kaos.runtime.client import Client
-from kaos.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound, RuntimeFailure
+from kaos.runtime.errors import ApiError, NotFound, RuntimeFailure
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import SECRET, Resource
 from kaos.runtime.webhooks.certificates import State, load, next_state, state_of, utc_now
 from kaos.runtime.webhooks.hooks import Endpoint, Hook, Hooks, Operation
 from kaos.runtime.webhooks.review import Handler, answer, chain
+from kaos.runtime.writes import retry_on_conflict
 
 _CHECK_EVERY = 60.0
 _TRY_AGAIN = 5.0
@@ -105,14 +107,10 @@ class Webhooks:
 
     async def refresh(self, client: Client) -> None:
         """One look at the certificate: made, replaced or taken over, and told to the API server."""
-        while True:
-            try:
-                state = await self._agree(client)
-                break
-            except (AlreadyExists, Conflict):
-                continue  # another replica was faster: take what it wrote
+        # Another replica may be faster: then take what it wrote.
+        state = await retry_on_conflict(lambda: self._agree(client))
         known = self._served
-        if self._register and (known is None or known.bundle != state.bundle):
+        if self._register:
             configurations = self._hooks.configurations(self._name, self._endpoint, state.bundle)
             for body in configurations:
                 await client.apply(body)
@@ -133,12 +131,12 @@ class Webhooks:
         wanted = next_state(found, self._endpoint.names, utc_now())
         if wanted == found:
             return wanted
-        body = SECRET.body(name, namespace, type="kubernetes.io/tls", data=wanted.data())
+        data = wanted.data()
         if secret is None:
+            body = SECRET.body(name, namespace, type="kubernetes.io/tls", data=data)
             await client.create(body)
         else:
-            body["metadata"]["resourceVersion"] = secret.metadata.resource_version
-            await client.update({**secret.to_dict(), **body})
+            await client.update({**secret.to_dict(), "data": data})
         return wanted
 
     async def _keep(self, client: Client, ready: anyio.Event) -> None:
@@ -194,6 +192,7 @@ def application(hooks: Hooks, metrics: Metrics) -> Starlette:
     latency = Histogram(f"{prefix}_latency_seconds", "Time to answer.", labels, registry=registry)
     in_flight = Gauge(f"{prefix}_requests_in_flight", "Open calls.", labels, registry=registry)
     total = Counter(f"{prefix}_requests", "Calls.", [*labels, "code"], registry=registry)
+    panics = Counter(f"{prefix}_panics", "Handlers that failed.", registry=registry)
 
     def route(hook: Hook) -> Route:
         handler = chain(hook.handlers)
@@ -214,7 +213,7 @@ def application(hooks: Hooks, metrics: Metrics) -> Starlette:
                 if len(body) > _LARGEST:
                     return PlainTextResponse("too large", 413)
             try:
-                told = await answer(bytes(body), handler, defaults=hook.defaults)
+                told = await answer(bytes(body), handler, defaults=hook.defaults, failed=panics.inc)
             except ValueError as error:
                 return PlainTextResponse(str(error), 400)
             return Response(told, media_type="application/json")
