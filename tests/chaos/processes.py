@@ -88,6 +88,10 @@ class Cluster:
             await process.wait()
 
 
+def _begun(passed: Passed) -> float:
+    return float(passed.asked.query.get(replica.BEGUN, 0))
+
+
 @dataclass
 class Replica:
     """One place for a replica: there is a process in it at almost all times."""
@@ -161,15 +165,21 @@ class Replica:
         except ProcessLookupError:
             await asyncio.sleep(1)
             return None
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(process.wait(), 15)
-        ended = time.monotonic()
+            until = time.monotonic()
+        except TimeoutError:
+            # Nobody else had taken the lease, so it leads again, from its next renewal on.
+            until = min(_begun(p) for p in self._since(woke) if p.asked.resource == "leases")
         return [
             passed
-            for passed in list(self.proxy.requests)
-            if woke <= float(passed.asked.query.get(replica.BEGUN, 0)) <= ended
-            and passed.asked.resource != "leases"
+            for passed in self._since(woke)
+            if passed.asked.resource != "leases" and _begun(passed) < until
         ]
+
+    def _since(self, moment: float) -> list[Passed]:
+        """The writes that were begun at or after a moment."""
+        return [passed for passed in self.proxy.requests if _begun(passed) >= moment]
 
     async def end(self) -> None:
         """Ask the process to stop in order."""
