@@ -98,7 +98,7 @@ class CallParser:
             case "explicit":
                 return self._explicit(last)
             case "implicit":
-                return self._implicit(shown)
+                return self._implicit(shown, last)
 
     def _begin(self, last: bool) -> bool:
         start = self._held.lstrip()
@@ -171,7 +171,7 @@ class CallParser:
             if len(rest) < len(self._closer) and not last:
                 return False  # the closing mark may be on its way
             rest = rest[len(self._closer) :]
-        elif rest[:1] in ("{", "["):
+        elif self._closer and rest[:1] in ("{", "["):
             self._take(body[start:end])
             self._held = rest  # several calls in one block
             return True
@@ -190,7 +190,7 @@ class CallParser:
         self._leave(self._held[at + len(self._closer) :])
         return True
 
-    def _implicit(self, shown: list[str]) -> bool:
+    def _implicit(self, shown: list[str], last: bool) -> bool:
         """JSON that may be a call; it is shown as soon as it cannot be one."""
         key = _FIRST_KEY.match(self._held)
         if key is None:
@@ -203,9 +203,11 @@ class CallParser:
             return False
         calls = self._decoded(self._held[:end]) if end is not None else []
         if calls and all(call["function"]["name"] in self._names for call in calls):
-            self.calls += calls
             rest = self._held[end:].lstrip()
-            self._leave(rest.removeprefix(self._closer or ""))
+            if len(rest) < len(self._closer) and self._closer.startswith(rest) and not last:
+                return False  # the closing mark may be on its way
+            self.calls += calls
+            self._leave(rest.removeprefix(self._closer))
         else:
             self._show(shown, self._opener)
             self._leave(self._held)

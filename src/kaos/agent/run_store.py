@@ -25,6 +25,7 @@ MAX_RUNS = 200
 MAX_EVENTS = 500
 MAX_ALL_EVENTS = 20_000
 MAX_STEPS = 500
+_COUNT_EVERY = 32  # runs: counting all events at each would cost more than a short run does
 _CONTENTS = ("content", "result", "messages", "arguments", "calls")
 
 
@@ -168,6 +169,7 @@ class RunStore:
     def __init__(self, agent: str, *, record: bool = False) -> None:
         self._agent = agent
         self._record = record
+        self._opened = 0
         self._runs: OrderedDict[str, RunRecord] = OrderedDict()
 
     def open(self, run: str, parent: str) -> RunRecord:
@@ -189,13 +191,12 @@ class RunStore:
         return list(reversed(self._runs.values()))[:limit]
 
     def _forget(self) -> None:
-        events = sum(len(run.events) for run in self._runs.values()) if self._crowded() else 0
+        self._opened += 1
+        counted = self._opened % _COUNT_EVERY == 0
+        events = sum(len(run.events) for run in self._runs.values()) if counted else 0
         for run in list(self._runs.values()):
             if len(self._runs) <= MAX_RUNS and events <= MAX_ALL_EVENTS:
                 return
             if run.over:
                 events -= len(run.events)
                 del self._runs[run.id]
-
-    def _crowded(self) -> bool:
-        return len(self._runs) > MAX_ALL_EVENTS // MAX_EVENTS

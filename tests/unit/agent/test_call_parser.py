@@ -128,7 +128,9 @@ PIECES = st.sampled_from(
     st.sampled_from(["stop", "length"]),
 )
 @example("[TOOL_CALLS][" + ECHO + "]", [3], "stop")
+@example("[TOOL_CALLS] [" + ECHO + "][1]", [30], "stop")
 @example("```json\n" + ECHO, [2, 4, 7], "stop")
+@example("```json\n" + ECHO + "\n```" + ECHO, [53], "stop")
 def test_how_the_text_is_cut_changes_nothing(text: str, cuts: list[int], finish: str) -> None:
     assert read(text, cuts, finish) == read(text, None, finish)
     assert read(text, list(range(len(text))), finish) == read(text, None, finish)

@@ -1,0 +1,44 @@
+"""The least that a proxy of a model can be in Starlette, on the same server as an agent.
+
+Run: `python _proxy.py PORT MODEL_URL`.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from kaos.telemetry import serving
+
+MODEL = sys.argv[2]
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        app.state.http = http
+        yield
+
+
+async def chat(request: Request) -> Response:
+    body = await request.json()
+    upstream = await request.app.state.http.post(f"{MODEL}/v1/chat/completions", json=body)
+    if upstream.content_type != "text/event-stream":
+        return Response(await upstream.read(), media_type="application/json")
+    return StreamingResponse(upstream.content.iter_any(), media_type="text/event-stream")
+
+
+async def ok(_request: Request) -> Response:
+    return Response(b"ok")
+
+
+if __name__ == "__main__":
+    routes = [Route("/v1/chat/completions", chat, methods=["POST"]), Route("/readyz", ok)]
+    app = Starlette(lifespan=lifespan, routes=routes)
+    asyncio.run(serving.serve(app, listen=f"127.0.0.1:{sys.argv[1]}"))
