@@ -153,7 +153,7 @@ async def test_an_image_that_cannot_run_here_says_so_and_what_to_do(small: Clust
     await small.client.create(pod("web", spec))
     found = await small.until(POD, "web", lambda p: waiting(p).get("reason") == "ImageNotRunnable")
     assert found.status["phase"] == "Pending"
-    for words in ('"nginx:1.27"', "KAOS_IMAGE=nginx:1.27", "kaos install"):
+    for words in ('"nginx:1.27"', "KAOS_IMAGE=nginx:1.27", "Use a real cluster"):
         assert words in waiting(found)["message"]
     await small.client.delete(POD, "web", "default")
     await small.until_gone(POD, "web")
