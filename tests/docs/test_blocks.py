@@ -58,10 +58,14 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.where)
-def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
-    script = tmp_path / "block.py"
-    script.write_text(block.text)
+@pytest.mark.parametrize(
+    "page",
+    sorted({block.page for block in blocks("python")}),
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_pages_python_blocks_run_in_their_order(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(b.text for b in blocks("python") if b.page == page))
     subprocess.run([sys.executable, "-W", "error", script], check=True, timeout=60)
 
 
