@@ -67,6 +67,13 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Controllers among faults of all kinds: `nox -s chaos -- --seconds 300 --objects 2000`."""
+    install(session, "test")
+    session.run("pytest", "tests/chaos", "--timeout=900", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Run every code block of the README and of docs/."""
     install(session, "test", "e2e", editable=False)
