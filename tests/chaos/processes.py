@@ -24,7 +24,7 @@ from tests.chaos import replica
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "chaos"
-_UP = 20.0
+_TRIES = 5
 
 
 class Server(Protocol):
@@ -81,11 +81,13 @@ class Cluster:
 
     async def restart(self) -> None:
         """See `Server`."""
-        if self._command:
+        for _ in range(_TRIES if self._command else 0):
             process = await asyncio.create_subprocess_exec(
                 *self._command, stdout=asyncio.subprocess.DEVNULL
             )
-            await process.wait()
+            if await process.wait() == 0:
+                return
+            await asyncio.sleep(2)  # its port may still be taken
 
 
 def _begun(passed: Passed) -> float:
