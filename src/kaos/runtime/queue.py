@@ -22,6 +22,7 @@ from kaos.runtime.metrics import Metrics
 
 T = TypeVar("T", bound=Hashable)
 
+HIGH = 100
 NORMAL = 0
 LOW = -100
 _FAIR_TURN = 8
