@@ -217,6 +217,12 @@ async def test_no_route_is_404_and_lists_the_routes(site: Site) -> None:
     assert "/web" in message
 
 
+async def test_the_gateways_own_answers_do_not_name_their_library(site: Site) -> None:
+    async with site.session.get(site.url("/nowhere")) as answer:
+        assert answer.status == 404
+        assert "Server" not in answer.headers
+
+
 async def test_no_backend_is_503_and_names_it(site: Site) -> None:
     assert await site.error("/missing") == (
         503, "no_backend", "route ns/r: there is no Service ns/missing",

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.http import SERVER_SOFTWARE
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -66,6 +67,7 @@ class Gateway:
             PortTaken: Another program has it.
         """
         app = web.Application()
+        app.on_response_prepare.append(_unsigned)
         app.router.add_route("*", "/{path:.*}", self._handle)
         # The handler ends with its client's connection, and the request to the pod with it.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
@@ -176,6 +178,12 @@ class Gateway:
         paths = sorted({path for path, _ in self.table.listing()})
         shown = ", ".join(paths) or "none yet"
         return _error(404, "route_not_found", f"no HTTPRoute matches {path}; there are: {shown}")
+
+
+async def _unsigned(_request: web.Request, response: web.StreamResponse) -> None:
+    # A pod's own `Server` header is passed on; whose library the gateway is built on is not told.
+    if response.headers.get(hdrs.SERVER) == SERVER_SOFTWARE:
+        del response.headers[hdrs.SERVER]
 
 
 async def _pass_on(
