@@ -27,7 +27,6 @@ from kaos.runtime.declare import Owns, Predicate, Reconcile, Reconciler, Result,
 from kaos.runtime.errors import (
     ApiError,
     Conflict,
-    Forbidden,
     NotFound,
     NotLeader,
     RuntimeFailure,
@@ -315,7 +314,7 @@ class Controller:
             self._queue.forget(work.item)
             self._log.error("reconcile.failed", error=str(error), retry=False)
             return
-        if _namespace_ends(error):
+        if isinstance(error, ApiError) and error.namespace_ends:
             # Nothing can be created there any more, and the object itself is about to go.
             self._queue.forget(work.item)
             self._log.debug("reconcile.namespace_ends")
@@ -337,13 +336,6 @@ def _is_only(error: Exception, kind: type[Exception] | tuple[type[Exception], ..
     if isinstance(error, ExceptionGroup):
         return error.split(kind)[1] is None
     return isinstance(error, kind)
-
-
-def _namespace_ends(error: Exception) -> bool:
-    """Whether the API server refused a write because the namespace is being deleted."""
-    return isinstance(error, Forbidden) and any(
-        cause.reason == "NamespaceTerminating" for cause in error.causes
-    )
 
 
 def _urgency(change: Change) -> int:

@@ -97,6 +97,11 @@ class ApiError(RuntimeFailure):
         listed = found if isinstance(found, list) else []
         return [Cause(**{k: str(c[k]) for k in known if k in c}) for c in listed]
 
+    @property
+    def namespace_ends(self) -> bool:
+        """Whether the refusal is because the namespace is being deleted: nobody's fault."""
+        return any(cause.reason == "NamespaceTerminating" for cause in self.causes)
+
 
 class NotFound(ApiError):
     """404: no such object, or the kind is not served."""

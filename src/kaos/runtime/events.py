@@ -115,8 +115,9 @@ class EventRecorder:
             try:
                 await self._send(key, body, namespace)
             except (ApiError, NotLeader, Unreachable) as error:
-                # Also a namespace that is going away: nothing there can be written any more.
-                _log.info("event.dropped", reason=body["reason"], error=str(error))
+                ends = isinstance(error, ApiError) and error.namespace_ends
+                tell = _log.debug if ends else _log.info
+                tell("event.dropped", reason=body["reason"], error=str(error))
 
     async def _send(self, key: _Key, body: dict[str, Any], namespace: str) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,6 +1,7 @@
 """Events: series instead of repetition, limits instead of floods."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from kaos.runtime import EventRecorder, Object
 from kaos.runtime.client import Client
@@ -85,6 +86,17 @@ async def test_what_cannot_be_written_is_dropped(
     recorder.event(obj(), type="Normal", reason="R", note="other")
     await recorder.flush()
     assert len(written(server)) == 1
+
+
+@pytest.mark.parametrize(("reason", "level"), [("NamespaceTerminating", "debug"), ("No", "info")])
+async def test_the_end_of_a_namespace_is_no_news_to_an_operator(
+    server: FakeServer, recorder: EventRecorder, reason: str, level: str
+) -> None:
+    server.faults.append(lambda r: status(403, "Forbidden", causes=[{"reason": reason}]))
+    recorder.event(obj(), type="Normal", reason="R", note="n")
+    with capture_logs() as logs:
+        await recorder.flush()
+    assert [(e["event"], e["log_level"]) for e in logs] == [("event.dropped", level)]
 
 
 async def test_memory_is_bounded(recorder: EventRecorder) -> None:
