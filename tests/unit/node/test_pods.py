@@ -11,7 +11,6 @@ import pytest
 
 from kaos.local.node import Node, PortTaken, pods
 from kaos.local.node.orphans import identity
-from kaos.local.node.statuswriter import write_status
 from kaos.local.node.volumes import Volumes
 from kaos.runtime import CONFIG_MAP, EVENT, PERSISTENT_VOLUME_CLAIM, ClusterConfig, Object
 from tests.unit.node.harness import (
@@ -394,20 +393,3 @@ async def test_a_hook_before_the_stop_runs_first_and_a_failed_one_is_an_event(
         return any(e.get("reason") == "FailedPreStopHook" for e in events)
 
     await eventually(told)
-
-
-async def test_a_status_never_reaches_a_later_object_of_the_same_name(small: Cluster) -> None:
-    body = pod("web", container(SLEEP), nodeName="elsewhere")
-    first = await small.client.create(body)
-    await small.client.delete(POD, "web", "default")
-    await small.client.patch(
-        POD, "web", "default", {"status": {"phase": "Failed"}}, subresource="status"
-    )
-    await small.client.delete(POD, "web", "default")
-    await small.until_gone(POD, "web")
-    await write_status(small.client, POD, first, {"phase": "Running"})  # gone: no error
-    second = await small.client.create(body)
-    await write_status(small.client, POD, first, {"phase": "Running"})
-    assert (await small.pod("web")).status["phase"] == "Pending"
-    await write_status(small.client, POD, second, {"phase": "Running"})
-    assert (await small.pod("web")).status["phase"] == "Running"

@@ -6,6 +6,7 @@ schema here and no unknown fields. There are no descriptions and no required fie
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ def unknown_fields(api_version: str, kind: str, obj: Mapping[str, Any]) -> list[
 def _unknown(name: str, obj: Any, at: str) -> Iterator[str]:
     if not isinstance(obj, Mapping):
         return
-    known = {field.name: field for field in fields_of(name)}
+    known = _fields_by_name(name)
     for key, value in obj.items():
         path = f"{at}.{key}" if at else str(key)
         field = known.get(key)
@@ -53,6 +54,11 @@ def _unknown(name: str, obj: Any, at: str) -> Iterator[str]:
                 yield from _unknown(field.type, item, f"{path}.{part}")
         elif not field.shape:
             yield from _unknown(field.type, value, path)
+
+
+@cache
+def _fields_by_name(name: str) -> Mapping[str, Field]:
+    return {field.name: field for field in fields_of(name)}
 
 
 def fields_of(name: str) -> Iterator[Field]:
