@@ -2,7 +2,8 @@
 
 Guarantees: a child that is as desired is not written; one that drifted is put right; one that is
 not desired any more (controlled by this owner and of our kinds) is deleted; an object that belongs
-to somebody else is never touched (`NameConflict` names who that is).
+to somebody else is never touched (`NameConflict` names who that is); one that belongs to a deleted
+owner of the same name is waited for, since the garbage collector is about to remove it.
 
 When is a child "as desired"? When its annotation holds the hash of the desired body (so that a
 field we no longer want is noticed) and the desired body is contained in it (so that drift is
@@ -15,14 +16,16 @@ one idempotent write, and a steady state costs none.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kaos.runtime.cache import Cache
-from kaos.runtime.client import Client
+from kaos.runtime.client import Client, Origin
 from kaos.runtime.codec import Object, encode
-from kaos.runtime.errors import Conflict, NameConflict, NotFound
+from kaos.runtime.errors import Conflict, Invalid, NameConflict, NotFound
 from kaos.runtime.owners import is_controlled_by, set_controller_reference
-from kaos.runtime.resources import Request, Resource, ResourceType
+from kaos.runtime.resources import Request, Resource, ResourceType, split_api_version
+from kaos.runtime.store import Change
 
 HASH_ANNOTATION = "kaos.tools/applied-hash"
 _TRIES = 3
@@ -36,7 +39,8 @@ class Applied:
         objects: The children as they are now, in the order they were desired.
         written: How many were created or changed.
         pruned: What was deleted, as "Kind namespace/name".
-        waiting: Children of that name that are still being deleted: apply again when they are gone.
+        waiting: Children whose predecessor of that name is still being deleted, or is left to the
+            garbage collector: apply again when it is gone (an event like any other).
     """
 
     objects: list[Object] = field(default_factory=list)
@@ -64,6 +68,7 @@ class ApplySet:
         self._kinds = {(r.api_version, r.kind): r for r in map(ResourceType.of, kinds)}
         self._manager = field_manager or None
         self._accepted: dict[tuple[ResourceType, Request], tuple[str, int]] = {}
+        self._following = False
 
     async def apply(
         self,
@@ -88,6 +93,7 @@ class ApplySet:
         for resource in self._kinds.values():
             if not self._cache.whole(resource):
                 raise ValueError(f"{resource} is cached by metadata alone: nothing to compare with")
+        self._follow()
         result = Applied()
         wanted: set[tuple[ResourceType, Request]] = set()
         for body in desired:
@@ -118,8 +124,10 @@ class ApplySet:
             live = await self._read(resource, key)
         for attempt in range(1, _TRIES + 1):
             if live is not None:
-                _check_owner(live, owner, labels)
-                if live.deleting:
+                predecessors = _is_of_predecessor(live, owner)
+                if not predecessors:
+                    _check_owner(live, owner, labels)
+                if predecessors or live.deleting:
                     result.waiting.append(key)
                     return
                 if self._is_as_desired(resource, live, body, digest):
@@ -131,11 +139,13 @@ class ApplySet:
                 applied = await self._client.apply(
                     body, field_manager=self._manager, force=live is not None
                 )
-            except Conflict:
-                if attempt == _TRIES:
+            except (Conflict, Invalid):
+                # Invalid (400) is the word for "based on a version of what is gone".
+                newest = await self._read(resource, key)
+                if attempt == _TRIES or _version(newest) == _version(live):
                     raise
                 body["metadata"].pop("resourceVersion", None)
-                live = await self._read(resource, key)
+                live = newest
                 continue
             self._accepted[resource, key] = (digest, _fingerprint(applied))
             result.objects.append(applied)
@@ -160,8 +170,18 @@ class ApplySet:
                     await self._client.delete(resource, child.name, child.namespace, uid=child.uid)
                 except NotFound:
                     continue
-                self._accepted.pop((resource, child.key), None)
                 result.pruned.append(f"{child.kind} {child.key}")
+
+    def _follow(self) -> None:
+        """Forget what is remembered of children that are gone, whoever deleted them."""
+        if not self._following:
+            self._following = True
+            for resource in self._kinds.values():
+                self._cache.informer(resource).add_handler(partial(self._forget, resource))
+
+    def _forget(self, resource: ResourceType, change: Change, _: Origin | None) -> None:
+        if change.new is None:
+            self._accepted.pop((resource, change.latest.key), None)
 
     def _resource(self, body: Mapping[str, Any]) -> ResourceType:
         kind = (body.get("apiVersion", ""), body.get("kind", ""))
@@ -186,6 +206,19 @@ class ApplySet:
             return False
         self._accepted[resource, live.key] = seen
         return True
+
+
+def _version(obj: Object | None) -> str:
+    return obj.metadata.resource_version if obj is not None else ""
+
+
+def _is_of_predecessor(live: Object, owner: Object) -> bool:
+    """Whether a child belongs to an object that had the owner's name before, and is deleted."""
+    other = live.metadata.controller
+    if other is None or is_controlled_by(live, owner):
+        return False
+    group, found = (split_api_version(v)[0] for v in (owner.api_version, other.api_version))
+    return (found, other.kind, other.name) == (group, owner.kind, owner.name)
 
 
 def _check_owner(live: Object, owner: Object, labels: Mapping[str, str]) -> None:

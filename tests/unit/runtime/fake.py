@@ -290,6 +290,8 @@ class FakeServer:
     def _create(self, collection: Collection, namespace: str, request: HttpRequest) -> HttpResponse:
         body = json.loads(request.body or b"{}")
         metadata = body.pop("metadata")
+        if metadata.get("resourceVersion"):
+            return status(400, "BadRequest", "resourceVersion should not be set on objects")
         name = metadata.get("name") or f"{metadata.get('generateName', '')}{self.version}"
         if (namespace, name) in collection.objects:
             return status(409, "AlreadyExists")

@@ -12,12 +12,13 @@ from kaos.runtime import (
     SERVICE,
     Applied,
     ApplySet,
+    Invalid,
     Manager,
     NameConflict,
     Object,
 )
 from kaos.runtime.apply import contains
-from tests.unit.runtime.fake import Body, FakeServer
+from tests.unit.runtime.fake import Body, FakeServer, status
 from tests.unit.runtime.support import (
     THING,
     config_maps,
@@ -192,6 +193,50 @@ async def test_a_stale_cache_costs_a_retry_and_nothing_else(bench: Bench) -> Non
     config_maps(bench.server).put("one", data={"k": "changed by hand"})
     assert (await bench.apply(config_map("one", k="new"))).written == 1
     assert bench.live("one")["data"]["k"] == "new"
+
+
+async def test_a_child_that_is_gone_without_the_cache_knowing_is_made_again(bench: Bench) -> None:
+    """An apply based on a version of what is gone is a bad request (400), and no conflict."""
+    await bench.apply(config_map("one", k="v"))
+    for watch in config_maps(bench.server).watches:
+        watch.silent = True
+    config_maps(bench.server).delete("one")
+    assert (await bench.apply(config_map("one", k="new"))).written == 1
+    assert bench.live("one")["data"]["k"] == "new"
+
+
+async def test_what_the_server_refuses_is_tried_once(bench: Bench) -> None:
+    await bench.apply(config_map("one", k="v"))
+    refusal = status(422, "Invalid", "data: too long")
+    bench.server.faults.append(lambda request: refusal if request.method == "PATCH" else None)
+    writes = bench.writes
+    with pytest.raises(Invalid, match="too long"):
+        await bench.apply(config_map("one", k="new"))
+    assert bench.writes == writes + 1
+
+
+async def test_a_child_of_an_owner_that_had_this_name_before_is_waited_for(bench: Bench) -> None:
+    """It was told as a NameConflict with its own owner; the garbage collector is about to come."""
+    await bench.apply(config_map("one", k="v"))
+    things(bench.server).delete("a")
+    things(bench.server).put("a", spec={})
+    await settle()
+    writes = bench.writes
+    result = await bench.apply(config_map("one", k="v"), app="x")
+    assert [key.name for key in result.waiting] == ["one"]
+    assert bench.writes == writes
+    config_maps(bench.server).delete("one")
+    await settle()
+    assert (await bench.apply(config_map("one", k="v"), app="x")).written == 1
+
+
+async def test_nothing_is_remembered_of_children_that_are_gone(bench: Bench) -> None:
+    """Children that the garbage collector deleted were remembered for ever."""
+    await bench.apply(config_map("one", k="v"), config_map("two", k="v"))
+    assert len(bench.set._accepted) == 2
+    config_maps(bench.server).delete("one")
+    await bench.apply()
+    assert not bench.set._accepted
 
 
 async def test_other_kinds_are_refused(bench: Bench) -> None:
