@@ -1,7 +1,8 @@
 """One replica of the controller, as a process: `python -m tests.chaos.replica SETTINGS REPORT`.
 
-At its end, by SIGTERM or because the lease was lost, it writes what it has left behind: tasks, and
-how its memory went. Exit status 3 means that the lease was lost, as a pod would be started again.
+Each second it writes down what its cache holds, to be compared with the server. At its end, by
+SIGTERM or because the lease was lost, it writes what it has left behind: tasks, and how its memory
+went. Exit status 3 means that the lease was lost, as a pod would be started again.
 """
 
 import asyncio
@@ -47,15 +48,25 @@ class Stamping(AiohttpTransport):
         return await super().request(request)
 
 
-async def sample(seen: dict[str, list[float]], manager: Manager) -> None:
+def cached(manager: Manager) -> dict[str, Any]:
+    """What reads of the cache would return, and how many own writes the watch has not shown."""
+    stores = [informer.store for informer in manager.cache.informers()]
+    return {
+        "overlaid": sum(store.overlaid for store in stores),
+        "versions": {f"{o.kind} {o.name}": o.version for store in stores for o in store},
+    }
+
+
+async def sample(seen: dict[str, list[float]], manager: Manager, now: Path) -> None:
     parent = os.getppid()
     while True:
         if os.getppid() != parent:
             os._exit(1)  # the test was killed, and nobody is there to end us
         seen["memory"].append(round(memory(), 1))
         seen["tasks"].append(len(others()))
-        overlaid = sum(informer.store.overlaid for informer in manager.cache.informers())
-        seen["overlaid"].append(overlaid)
+        fresh = now.with_suffix(".new")
+        fresh.write_text(json.dumps(cached(manager)))
+        fresh.rename(now)
         await asyncio.sleep(1)
 
 
@@ -72,8 +83,8 @@ async def main(settings: dict[str, Any], report: Path) -> int:
         transport=Stamping(config),
     )
     manager.add(widgets(manager))
-    seen: dict[str, list[float]] = {"memory": [], "tasks": [], "overlaid": []}
-    sampler = asyncio.create_task(sample(seen, manager))
+    seen: dict[str, list[float]] = {"memory": [], "tasks": []}
+    sampler = asyncio.create_task(sample(seen, manager, report.with_suffix(".now")))
     status = 0
     try:
         await run_until_signal(manager)

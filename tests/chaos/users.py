@@ -1,7 +1,8 @@
 """The users of the chaos test: they change, break and delete things, and note what they did.
 
 Guarantees: each step is tried until it is certain that it happened, so that the ledger is right
-also when the API server is killed under it. Users talk to it directly, not through the fault proxy.
+also when the API server is killed under it; a server that does not come back ends the test with a
+word, and not with silence. Users talk to it directly, not through the fault proxy.
 """
 
 import asyncio
@@ -24,19 +25,27 @@ from tests.chaos.widgets import BYSTANDER, WIDGET, copy_name, source_name
 T = TypeVar("T")
 SOURCES = 40
 BYSTANDERS = 20
+PATIENCE = 120.0
+TRIES = 480
 
 
-async def insist(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try until there is an answer that is neither "later" nor nothing."""
-    while True:
-        try:
-            return await attempt()
-        except Unreachable:
-            pass
-        except ApiError as error:
-            if error.status < 500 and error.status != 429:
-                raise
-        await asyncio.sleep(0.2)
+async def insist(attempt: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
+    """Try until there is an answer that is neither "later" nor nothing, but not for ever."""
+    last: Exception | None = None
+    try:
+        async with asyncio.timeout(patience):
+            while True:
+                try:
+                    return await attempt()
+                except Unreachable as error:
+                    last = error
+                except ApiError as error:
+                    if error.status < 500 and error.status != 429:
+                        raise
+                    last = error
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise TimeoutError(f"the API server did not come back in {patience:g} s: {last}") from last
 
 
 class Users:
@@ -120,18 +129,23 @@ class Users:
             self._dice.randint(0, MOST_COPIES),
             self._dice.randrange(SOURCES),
         )
-        body = WIDGET.body(name, self._namespace, spec=vars(wanted))
-        while True:
-            try:
-                await insist(lambda: self._client.create(body))
-                break
-            except AlreadyExists:
-                if await self._is_there(name, wanted):
-                    break  # created, and the answer was lost
-            except NotFound:
-                pass  # the definition is not served yet
+        for _ in range(TRIES):
+            if await self._created(name, wanted):
+                self._ledger.widgets[name] = wanted
+                return
             await asyncio.sleep(0.5)
-        self._ledger.widgets[name] = wanted
+        raise TimeoutError(f"{name} was deleted, and is still not gone")
+
+    async def _created(self, name: str, wanted: Wanted) -> bool:
+        body = WIDGET.body(name, self._namespace, spec=vars(wanted))
+        try:
+            await insist(lambda: self._client.create(body))
+        except AlreadyExists:
+            # Of ours, its answer was lost; or one that was deleted and is not gone yet.
+            return await self._is_there(name, wanted)
+        except NotFound:
+            return False  # the definition is not served yet
+        return True
 
     async def _is_there(self, name: str, wanted: Wanted) -> bool:
         try:
