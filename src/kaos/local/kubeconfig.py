@@ -16,18 +16,17 @@ from kaos.local.state import write_private
 CONTEXT = "kaos"
 
 
-def build(url: str, token: str, authority: bytes) -> dict[str, Any]:
+def build(url: str, token: str, authority: bytes = b"") -> dict[str, Any]:
     """A kubeconfig with one context, for the API server at ``url``.
 
     Args:
         url: Where the API server is.
         token: The bearer token.
-        authority: The certificate that the server's is to be verified by, as PEM.
+        authority: The certificate that the server's is to be verified by, as PEM; none for http.
     """
-    cluster = {
-        "server": url,
-        "certificate-authority-data": base64.b64encode(authority).decode("ascii"),
-    }
+    cluster = {"server": url}
+    if authority:
+        cluster["certificate-authority-data"] = base64.b64encode(authority).decode("ascii")
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -43,6 +42,6 @@ def build(url: str, token: str, authority: bytes) -> dict[str, Any]:
     }
 
 
-def write(path: Path, url: str, token: str, authority: bytes) -> None:
+def write(path: Path, url: str, token: str, authority: bytes = b"") -> None:
     """Write the kubeconfig for the API server at ``url`` to ``path``."""
     write_private(path, json.dumps(build(url, token, authority), indent=2) + "\n")

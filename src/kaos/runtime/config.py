@@ -169,7 +169,7 @@ class ClusterConfig:
             found = await auth.ssl_context()  # type: ignore[no-untyped-call]
             tls = found if isinstance(found, ssl.SSLContext) else None
             _remove_temporary_files(auth)
-            token = (auth.token or "").strip()
+            token = _token(auth)
             return Login(token, tls, _expiry(token) or _plugin_expiry(auth))
 
         first = await login()
@@ -180,6 +180,18 @@ class ClusterConfig:
             auth.tls_server_name or "",
             auth.proxy or "",
         )
+
+
+def _token(auth: Any) -> str:
+    """The token of a login; kr8s knows nothing of `tokenFile`, which wins over `token`."""
+    file = (auth._user or {}).get("tokenFile")  # noqa: SLF001 - see `_is_inline`
+    if not file:
+        return str(auth.token or "").strip()
+    folder = Path(auth.kubeconfig.get_path(auth.active_context)).parent
+    try:
+        return Path(folder, file).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"the tokenFile of the kubeconfig cannot be read: {error}") from error
 
 
 def _places(kubeconfig: Path | None) -> str:

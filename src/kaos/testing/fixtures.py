@@ -4,11 +4,12 @@
 Guarantees: an API server of its own for each test; with ``--kaos-kubeconfig`` that cluster, and a
 namespace of its own, which is deleted afterwards. What a fixture started has ended before the next
 test begins; a manager that failed meanwhile fails its test.
-Does not: remove what a test creates outside of its namespace from a real cluster.
+Does not: remove from a real cluster what a test creates outside of its namespace, other than by
+`kaos_define`.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from kaos.runtime import Client, ClusterConfig, Manager
+    from kaos.runtime import Client, ClusterConfig, CustomResource, Manager
     from kaos.testing.faults import FaultProxy
     from kaos.testing.inprocess import InProcess
+
+    Define = Callable[..., Awaitable[None]]
 
 
 @pytest_asyncio.fixture
@@ -55,6 +58,34 @@ async def kaos_client(kaos_api: "ClusterConfig") -> "AsyncIterator[Client]":
 
     async with Client.connect(kaos_api, field_manager="test") as client:
         yield client
+
+
+@pytest_asyncio.fixture
+async def kaos_define(kaos_client: "Client") -> "AsyncIterator[Define]":
+    """A function that defines kinds until the test ends, and returns when they are served."""
+    from kaos.testing.definitions import defined
+
+    async with AsyncExitStack() as stack:
+
+        async def define(*kinds: "type[CustomResource] | Mapping[str, Any]") -> None:
+            for kind in kinds:
+                await stack.enter_async_context(defined(kaos_client, kind))
+
+        yield define
+
+
+@pytest_asyncio.fixture
+async def kaos_kubeconfig(
+    request: pytest.FixtureRequest, kaos_api: "ClusterConfig", tmp_path: Path
+) -> Path:
+    """A kubeconfig for the cluster of `kaos_api`, for programs that a test starts."""
+    from kaos.local import kubeconfig
+
+    if given := request.config.getoption("--kaos-kubeconfig"):
+        return Path(given)
+    path = tmp_path / "kubeconfig"
+    kubeconfig.write(path, kaos_api.server, await kaos_api.credentials.token())
+    return path
 
 
 @pytest_asyncio.fixture

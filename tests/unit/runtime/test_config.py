@@ -62,6 +62,25 @@ async def test_a_kubeconfig_with_a_token(tmp_path: Path) -> None:
     assert "secret" not in repr(config)
 
 
+async def test_a_token_file_is_read_again_when_its_token_was_refused(tmp_path: Path) -> None:
+    """kr8s does not know `tokenFile`, which kubectl reads, relative to the kubeconfig."""
+    user: dict[str, object] = {"token": "overruled", "tokenFile": "token"}
+    (tmp_path / "token").write_text("first\n")
+    config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, {"server": "http://x"}))
+    assert await config.credentials.token() == "first"
+    assert not await config.credentials.refresh("first")
+    (tmp_path / "token").write_text("second\n")
+    assert await config.credentials.refresh("first")
+    assert await config.credentials.token() == "second"
+
+
+async def test_a_token_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    user: dict[str, object] = {"tokenFile": str(tmp_path / "missing")}
+    path = kubeconfig(tmp_path / "k", user, {"server": "http://x"})
+    with pytest.raises(ValueError, match=r"tokenFile .*missing"):
+        await ClusterConfig.load(path)
+
+
 async def test_private_keys_are_not_left_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

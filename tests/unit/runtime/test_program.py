@@ -1,30 +1,32 @@
 """The front door: definitions from models, a function as reconciler, controllers as a program."""
 
 import asyncio
-import json
+import contextlib
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
+from kaos.local.kubeconfig import write
 from kaos.runtime import (
     CONFIG_MAP,
-    CUSTOM_RESOURCE_DEFINITION,
     NAMESPACE,
     Client,
     ClusterConfig,
     Controller,
     CustomResource,
     Manager,
+    NotFound,
     Request,
     ResourceType,
+    UnknownKind,
     crd,
-    define,
     run,
 )
+from kaos.testing.definitions import undefine
 from kaos.testing.inprocess import CONFIG, InProcess
 from kaos.testing.running import running
 from kaos.testing.waiting import eventually
@@ -74,9 +76,10 @@ def test_a_definition_says_what_the_model_says() -> None:
 
 
 async def test_a_defined_kind_is_served_and_a_function_reconciles_it(
-    kaos_api: ClusterConfig, kaos_client: Client
+    kaos_api: ClusterConfig, kaos_client: Client, kaos_define: Callable[..., Awaitable[None]]
 ) -> None:
-    await define(kaos_api, Thing)
+    await kaos_define(Thing)
+    namespace = kaos_api.namespace
     seen: list[Request] = []
 
     async def reconcile(request: Request) -> None:
@@ -85,9 +88,9 @@ async def test_a_defined_kind_is_served_and_a_function_reconciles_it(
     manager = Manager(kaos_api)
     manager.add(Controller("thing", reconcile, for_=Thing))
     async with running(manager):
-        await kaos_client.create(THING.body("a", "default", spec={}))
-        await eventually(lambda: seen == [Request("default", "a")])
-        found = manager.cache.get(Thing, "a", "default")
+        await kaos_client.create(THING.body("a", namespace, spec={}))
+        await eventually(lambda: seen == [Request(namespace, "a")])
+        found = manager.cache.get(Thing, "a", namespace)
         assert found is not None
         assert found.as_model(Thing).spec.size == 1
 
@@ -103,21 +106,6 @@ async def test_a_function_has_no_finalizer(kaos_in_process: InProcess) -> None:
         assert not found.metadata.finalizers
 
 
-def kubeconfig(folder: Path, config: ClusterConfig, token: str) -> Path:
-    context = {"cluster": "c", "user": "u"}
-    path = folder / "kubeconfig"
-    body: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": config.server}}],
-        "users": [{"name": "u", "user": {"token": token}}],
-        "contexts": [{"name": "c", "context": context}],
-        "current-context": "c",
-    }
-    path.write_text(json.dumps(body))
-    return path
-
-
 PROGRAM = """
 from kaos.runtime import CONFIG_MAP, Controller, CustomResource, run
 class Thing(CustomResource):
@@ -131,12 +119,11 @@ run(things, crds=[Thing])
 
 
 async def test_a_program_from_start_to_sigterm(
-    kaos_api: ClusterConfig, kaos_client: Client, tmp_path: Path
+    kaos_api: ClusterConfig, kaos_client: Client, kaos_kubeconfig: Path
 ) -> None:
-    path = kubeconfig(tmp_path, kaos_api, await kaos_api.credentials.token())
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", PROGRAM),
-        env={**os.environ, "KUBECONFIG": str(path)},
+        env={**os.environ, "KUBECONFIG": str(kaos_kubeconfig)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -144,15 +131,17 @@ async def test_a_program_from_start_to_sigterm(
     output: list[bytes] = []
     try:
 
-        async def defined() -> bool:
-            return bool(await kaos_client.list(CUSTOM_RESOURCE_DEFINITION))
+        async def created() -> bool:
+            with contextlib.suppress(NotFound, UnknownKind):
+                await kaos_client.create(THING.body("a", kaos_api.namespace))
+                return True
+            return False
 
-        await eventually(defined, within=15)
-        await kaos_client.create(THING.body("a", "default", spec={}))
+        await eventually(created, within=15)
         async with asyncio.timeout(10):
             async for line in program.stdout:
                 output.append(line)
-                if b"reconciled default/a" in line:
+                if f"reconciled {kaos_api.namespace}/a".encode() in line:
                     break
             program.terminate()
             output.append(await program.stdout.read())
@@ -161,6 +150,7 @@ async def test_a_program_from_start_to_sigterm(
         if program.returncode is None:
             program.kill()
             await program.wait()
+        await undefine(kaos_client, str(THING))
 
 
 def test_no_cluster_is_one_line(tmp_path: Path) -> None:
@@ -171,7 +161,8 @@ def test_no_cluster_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_cluster_is_one_line(tmp_path: Path) -> None:
-    path = kubeconfig(tmp_path, ClusterConfig.direct("http://127.0.0.1:1"), "t")
+    path = tmp_path / "kubeconfig"
+    write(path, "http://127.0.0.1:1", "t")
     with pytest.raises(SystemExit) as told:
         run(kubeconfig=path, crds=[Thing])
     assert "127.0.0.1:1" in str(told.value)

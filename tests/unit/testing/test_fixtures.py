@@ -62,8 +62,8 @@ async def test_faults_before_the_api_server(kaos_faults: FaultProxy, kaos_client
     async with Client.connect(kaos_faults.config) as client:
         with kaos_faults.having(Rule(Close(processed=True))), pytest.raises(Unreachable):
             await client.create(config_map("b", namespace))
-    names = [found.name for found in await kaos_client.list(CONFIG_MAP, namespace)]
-    assert names == ["a", "b"]
+    names = {found.name for found in await kaos_client.list(CONFIG_MAP, namespace)}
+    assert names >= {"a", "b"}  # a real one adds one of its own
 
 
 async def test_a_day_on_a_virtual_clock(kaos_in_process: InProcess, kaos_clock: Any) -> None:
