@@ -12,8 +12,8 @@ import asyncio
 import hmac
 import random
 import secrets
-from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,10 +22,9 @@ from typing import Self
 import aiohttp
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from kaos.runtime import ClusterConfig
+from kaos.testing.faults.pump import pump
 from kaos.testing.faults.rules import (
     Asked,
     Blackhole,
@@ -39,22 +38,10 @@ from kaos.testing.faults.rules import (
     Stale,
     error_line,
 )
+from kaos.testing.faults.stale import Answer, Answers
+from kaos.testing.faults.upstream import Upstream, passed_on
 
 _BODY_LIMIT = 4 << 20
-_REMEMBERED = 64
-_LATE_CHUNKS = 1000
-_HOP_BY_HOP = {
-    "connection",
-    "keep-alive",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "content-length",
-    "host",
-    "authorization",
-}
-_ONE_ANSWER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +51,6 @@ class Passed:
     time: float
     asked: Asked
     fault: Fault | None
-
-
-class _Metadata(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-
-
-class _Head(msgspec.Struct):
-    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    time: float
-    status: int
-    headers: "CIMultiDict[str]"
-    body: bytes
-
-    @property
-    def version(self) -> int:
-        try:
-            found = msgspec.json.decode(self.body, type=_Head).metadata.resource_version
-        except msgspec.MsgspecError:
-            return -1
-        return int(found) if found.isdecimal() else -1
 
 
 class FaultProxy:
@@ -111,25 +74,18 @@ class FaultProxy:
         self.requests: deque[Passed] = deque(maxlen=20_000)
         self.passed = 0
         self.faults: Counter[str] = Counter()
-        self._upstream = upstream
+        self._upstream = Upstream(upstream)
+        self._namespace = upstream.namespace
         self._dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self._token = secrets.token_urlsafe(24)
         self._out = False
         self._watches: dict[asyncio.Future[Fault], Asked] = {}
-        self._answers: OrderedDict[str, _Answer] = OrderedDict()
+        self._answers = Answers()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            connector = aiohttp.TCPConnector(limit=0)
-            self._session = await stack.enter_async_context(
-                aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-                    auto_decompress=False,
-                )
-            )
+            await stack.enter_async_context(self._upstream)
             # A handler must end when its client goes: a blackhole has no other end.
             self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
             runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
@@ -140,7 +96,7 @@ class FaultProxy:
             stack.callback(self._abort_all)
             host, port = runner.addresses[0][:2]
             self.config = ClusterConfig.direct(
-                f"http://{host}:{port}", self._token, namespace=self._upstream.namespace
+                f"http://{host}:{port}", self._token, namespace=self._namespace
             )
             self._stack = stack.pop_all()
         return self
@@ -238,7 +194,7 @@ class FaultProxy:
         for rule in self.rules:
             if not rule.fits(asked):
                 continue
-            if isinstance(rule.fault, Stale) and self._remembered(asked, rule.fault) is None:
+            if isinstance(rule.fault, Stale) and self._answers.find(asked, rule.fault) is None:
                 continue
             if rule.probability < 1 and self._dice.random() >= rule.probability:
                 continue
@@ -255,15 +211,16 @@ class FaultProxy:
                 return await self._break(request)
             case Blackhole(processed=False):
                 await asyncio.Event().wait()
-            case Stale() if (old := self._remembered(asked, fault)) is not None:
+            case Stale() if (old := self._answers.find(asked, fault)) is not None:
                 return web.Response(status=old.status, headers=old.headers, body=old.body)
             case Delay(seconds):
                 await asyncio.sleep(seconds)
-        upstream = await self._ask(request, body)
+        upstream = await self._upstream.ask(request, body)
         async with upstream:
             content = await upstream.read()
-        headers = _passed_on(upstream.headers)
-        self._remember(asked, _Answer(_now(), upstream.status, headers, content))
+        headers = passed_on(upstream.headers)
+        answer = Answer(asyncio.get_running_loop().time(), upstream.status, headers, content)
+        self._answers.remember(asked, answer, self.rules)
         match fault:
             case Close():
                 return await self._break(request)
@@ -274,10 +231,10 @@ class FaultProxy:
     async def _stream(
         self, request: web.BaseRequest, asked: Asked, fault: Fault | None
     ) -> web.StreamResponse:
-        upstream = await self._ask(request, b"")
+        upstream = await self._upstream.ask(request, b"")
         async with upstream:
             response = web.StreamResponse(
-                status=upstream.status, headers=_passed_on(upstream.headers)
+                status=upstream.status, headers=passed_on(upstream.headers)
             )
             await response.prepare(request)
             loop = asyncio.get_running_loop()
@@ -289,10 +246,10 @@ class FaultProxy:
                 if not fault.after:
                     signal.set_result(fault)
             self._watches[signal] = asked
-            pump = asyncio.create_task(_pump(upstream, response, delay, signal))
-            signal.add_done_callback(lambda _: pump.cancel())
+            pumping = asyncio.create_task(pump(upstream, response, delay, signal))
+            signal.add_done_callback(lambda _: pumping.cancel())
             try:
-                (broke,) = await asyncio.gather(pump, return_exceptions=True)
+                (broke,) = await asyncio.gather(pumping, return_exceptions=True)
             finally:
                 del self._watches[signal]
                 if timer is not None:
@@ -310,35 +267,6 @@ class FaultProxy:
         await response.write_eof()
         return response
 
-    async def _ask(self, request: web.BaseRequest, body: bytes) -> aiohttp.ClientResponse:
-        credentials = self._upstream.credentials
-        token = await credentials.token()
-        response = await self._send(request, body, token)
-        if response.status == 401 and await credentials.refresh(token):
-            response.close()
-            response = await self._send(request, body, await credentials.token())
-        return response
-
-    async def _send(
-        self, request: web.BaseRequest, body: bytes, token: str
-    ) -> aiohttp.ClientResponse:
-        headers = _passed_on(request.headers)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        upstream = self._upstream
-        url = URL(upstream.server + request.rel_url.raw_path_qs, encoded=True)
-        async with asyncio.timeout(_ONE_ANSWER):
-            return await self._session.request(
-                request.method,
-                url,
-                data=body or None,
-                headers=headers,
-                ssl=upstream.credentials.tls or True,
-                server_hostname=upstream.tls_server_name or None,
-                proxy=upstream.proxy or None,
-                allow_redirects=False,
-            )
-
     async def _break(self, request: web.BaseRequest) -> web.StreamResponse:
         """Break the connection; with it, this handler is cancelled."""
         if request.transport is not None:
@@ -346,47 +274,10 @@ class FaultProxy:
         await asyncio.Event().wait()
         raise AssertionError
 
-    def _remember(self, asked: Asked, answer: _Answer) -> None:
-        wanted = any(isinstance(rule.fault, Stale) and rule.fits(asked) for rule in self.rules)
-        if not wanted or answer.status != 200 or asked.continued:
-            return
-        key = _key(asked)
-        old = self._answers.get(key)
-        ages = [rule.fault.age for rule in self.rules if isinstance(rule.fault, Stale)]
-        if old is None or answer.time - old.time > max(ages):
-            self._answers[key] = answer
-            self._answers.move_to_end(key)
-            if len(self._answers) > _REMEMBERED:
-                self._answers.popitem(last=False)
-
-    def _remembered(self, asked: Asked, stale: Stale) -> _Answer | None:
-        answer = self._answers.get(_key(asked))
-        if answer is None or asked.continued or _now() - answer.time > stale.age:
-            return None
-        wanted = asked.query.get("resourceVersion", "")
-        legal = wanted.isdecimal() and answer.version >= int(wanted)
-        return answer if legal or not stale.legal else None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def _key(asked: Asked) -> str:
-    chosen = sorted((k, v) for k, v in asked.query.items() if k != "resourceVersion")
-    return f"{asked.path} {chosen}"
-
 
 def _settle(signal: asyncio.Future[Fault], fault: Fault) -> None:
     if not signal.done():
         signal.set_result(fault)
-
-
-def _passed_on(headers: "CIMultiDictProxy[str]") -> "CIMultiDict[str]":
-    kept = CIMultiDict(headers)
-    for name in _HOP_BY_HOP:
-        kept.popall(name, None)
-    return kept
 
 
 def _refusal(says: Refuse) -> web.Response:
@@ -407,45 +298,3 @@ async def _read(request: web.BaseRequest) -> bytes | None:
         if len(body) > _BODY_LIMIT:
             return None
     return bytes(body)
-
-
-async def _pump(
-    upstream: aiohttp.ClientResponse,
-    response: web.StreamResponse,
-    delay: float,
-    signal: "asyncio.Future[Fault]",
-) -> None:
-    """Pass chunks on, each `delay` seconds late, until the end or a fault."""
-    async for chunk in _late(upstream, delay) if delay else upstream.content.iter_any():
-        if signal.done():
-            return
-        await response.write(chunk)
-
-
-async def _late(upstream: aiohttp.ClientResponse, delay: float) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    # Bounded: what does not fit waits in the connection, and a server cuts who does not read.
-    waiting: asyncio.Queue[tuple[float, bytes | BaseException | None]] = asyncio.Queue(_LATE_CHUNKS)
-
-    async def fill() -> None:
-        end: BaseException | None = None
-        try:
-            async for chunk in upstream.content.iter_any():
-                await waiting.put((loop.time() + delay, chunk))
-        except (aiohttp.ClientError, OSError) as error:
-            end = error
-        await waiting.put((loop.time() + delay, end))
-
-    task = asyncio.ensure_future(fill())
-    try:
-        while True:
-            due, item = await waiting.get()
-            await asyncio.sleep(due - loop.time())
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
