@@ -1,22 +1,19 @@
-"""The library over real HTTP against the embedded API server, on the loopback and in real time."""
+"""The library over real HTTP and in real time: on the embedded API server, or a real one.
+
+`pytest --kaos-kubeconfig FILE` for the latter.
+"""
 
 import asyncio
-import contextlib
-import os
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 
-from kaos.local.apiserver import APIServer
 from kaos.runtime import (
     CONFIG_MAP,
-    CUSTOM_RESOURCE_DEFINITION,
     EVENT,
     LEASE,
-    NAMESPACE,
     AlreadyExists,
     ApplySet,
     Client,
@@ -27,19 +24,16 @@ from kaos.runtime import (
     LeaderElection,
     Manager,
     NotFound,
-    Object,
     Request,
     ResourceType,
-    Unauthorized,
     UnknownKind,
     Unreachable,
     create_or_update,
 )
+from kaos.testing.waiting import eventually
 
-TOKEN = "a-token"
-# By hand, the same against a real API server that is thrown away afterwards.
-REAL = os.environ.get("KAOS_TEST_KUBECONFIG", "")
 SITE = ResourceType("example.com", "v1", "Site", "sites")
+Define = Callable[..., Awaitable[None]]
 
 
 def crd() -> dict[str, Any]:
@@ -67,20 +61,29 @@ def crd() -> dict[str, Any]:
     }
 
 
-def site(name: str, n: int = 1) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "default"}
-    return {"apiVersion": "example.com/v1", "kind": "Site", "metadata": metadata, "spec": {"n": n}}
+class User:
+    """What a user does in the test's namespace."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+
+    def site(self, name: str, n: int = 1) -> dict[str, Any]:
+        return SITE.body(name, self.namespace, spec={"n": n})
+
+    def config_map(self, name: str, **data: str) -> dict[str, Any]:
+        return CONFIG_MAP.body(name, self.namespace, data=data)
+
+    async def names(self, *, labels: str = "", fields: str = "") -> list[str]:
+        """Of the ConfigMaps, without what a real cluster puts into every namespace."""
+        found = await self.client.list(
+            CONFIG_MAP, self.namespace, label_selector=labels, field_selector=fields
+        )
+        return [o.name for o in found if o.name != "kube-root-ca.crt"]
 
 
-def config_map(name: str, **data: str) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "default"}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-
-
-async def eventually(check: Callable[[], Any], seconds: float = 5) -> None:
-    with anyio.fail_after(seconds):
-        while not check():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
+@pytest.fixture
+def user(kaos_api: ClusterConfig, kaos_client: Client) -> User:
+    return User(kaos_client, kaos_api.namespace)
 
 
 class Site:
@@ -97,136 +100,92 @@ class Site:
         owner = self.manager.cache.get(SITE, request.name, request.namespace)
         if owner is None:
             return
-        body = config_map(request.name, n=str(owner.spec["n"]))
-        await self.children.apply(owner, [body])
+        data = {"n": str(owner.spec["n"])}
+        await self.children.apply(
+            owner, [CONFIG_MAP.body(request.name, request.namespace, data=data)]
+        )
         status = {"status": {"n": owner.spec["n"]}}
-        await self.manager.client.patch(SITE, owner.name, "default", status, subresource="status")
+        await self.manager.client.patch(
+            SITE, owner.name, owner.namespace, status, subresource="status"
+        )
         self.manager.events.event(owner, type="Normal", reason="Applied", note="it is there")
 
     async def finalize(self, obj: Any, /) -> None:
         self.finalized.append(obj.name)
 
 
-def names(objects: list[Object]) -> list[str]:
-    """The names, without what a real cluster puts into every namespace."""
-    return [o.name for o in objects if o.name != "kube-root-ca.crt"]
-
-
-async def clean(config: ClusterConfig) -> None:
-    """Remove what a test left on a real server."""
-    async with Client.connect(config) as client:
-        with contextlib.suppress(NotFound):
-            for found in await client.list(SITE):
-                await client.patch(SITE, found.name, "default", {"metadata": {"finalizers": None}})
-            await client.delete(CUSTOM_RESOURCE_DEFINITION, "sites.example.com")
-        for resource in (CONFIG_MAP, EVENT, LEASE):
-            for name in names(await client.list(resource, "default")):
-                await client.delete(resource, name, "default")
-        with contextlib.suppress(NotFound):
-            for _ in range(100):
-                await client.get(CUSTOM_RESOURCE_DEFINITION, "sites.example.com")
-                await asyncio.sleep(0.1)
-
-
-@pytest.fixture
-async def config() -> AsyncIterator[ClusterConfig]:
-    if REAL:
-        found = await ClusterConfig.load(Path(REAL))
-        await clean(found)
-        yield found
-        await clean(found)
-        return
-    async with APIServer(token=TOKEN).serve() as url:
-        yield ClusterConfig.direct(url, TOKEN)
-
-
-@pytest.fixture
-async def client(config: ClusterConfig) -> AsyncIterator[Client]:
-    async with Client.connect(config) as made:
-        yield made
-
-
-async def test_a_life_of_an_object(client: Client) -> None:
-    made = await client.create(config_map("a", k="v"))
+async def test_a_life_of_an_object(user: User) -> None:
+    client, ns = user.client, user.namespace
+    made = await client.create(user.config_map("a", k="v"))
     assert made.uid
     with pytest.raises(AlreadyExists):
-        await client.create(config_map("a"))
+        await client.create(user.config_map("a"))
     stale = made.to_dict()
-    changed = await client.patch(CONFIG_MAP, "a", "default", {"data": {"k": "w"}})
+    changed = await client.patch(CONFIG_MAP, "a", ns, {"data": {"k": "w"}})
     assert changed.get("data") == {"k": "w"}
     assert changed.version > made.version
     with pytest.raises(Conflict):
         await client.update(stale)
-    applied = await client.apply(config_map("a", more="x"), field_manager="other")
+    applied = await client.apply(user.config_map("a", more="x"), field_manager="other")
     assert applied.get("data") == {"k": "w", "more": "x"}
-    assert names(await client.list(CONFIG_MAP, "default")) == ["a"]
+    assert await user.names() == ["a"]
     with pytest.raises(Conflict):
-        await client.delete(CONFIG_MAP, "a", "default", uid="another")
-    await client.delete(CONFIG_MAP, "a", "default", uid=made.uid)
+        await client.delete(CONFIG_MAP, "a", ns, uid="another")
+    await client.delete(CONFIG_MAP, "a", ns, uid=made.uid)
     with pytest.raises(NotFound, match='configmaps "a" not found'):
-        await client.get(CONFIG_MAP, "a", "default")
+        await client.get(CONFIG_MAP, "a", ns)
 
 
-async def test_dry_runs_change_nothing(client: Client) -> None:
-    await client.create(config_map("a"), dry_run=True)
-    assert names(await client.list(CONFIG_MAP, "default")) == []
+async def test_dry_runs_change_nothing(user: User) -> None:
+    await user.client.create(user.config_map("a"), dry_run=True)
+    assert await user.names() == []
 
 
-async def test_lists_are_read_in_pages(client: Client) -> None:
-    await asyncio.gather(*(client.create(config_map(f"c{i:03}")) for i in range(30)))
-    page = await client.page(CONFIG_MAP, "default", {"limit": "7"})
+async def test_lists_are_read_in_pages(user: User) -> None:
+    bodies = [user.config_map(f"c{i:03}") for i in range(30)]
+    await asyncio.gather(*(user.client.create(body) for body in bodies))
+    page = await user.client.page(CONFIG_MAP, user.namespace, {"limit": "7"})
     assert len(page.items) == 7
     assert page.continue_token
-    found = names(await client.list(CONFIG_MAP, "default"))
-    assert found == sorted(f"c{i:03}" for i in range(30))
+    assert await user.names() == sorted(f"c{i:03}" for i in range(30))
 
 
-async def test_selectors(client: Client) -> None:
-    body = config_map("a")
+async def test_selectors(user: User) -> None:
+    body = user.config_map("a")
     body["metadata"]["labels"] = {"app": "x"}
-    await client.create(body)
-    await client.create(config_map("b"))
-    found = await client.list(CONFIG_MAP, "default", label_selector="app=x")
-    assert [o.name for o in found] == ["a"]
-    found = await client.list(CONFIG_MAP, "default", field_selector="metadata.name=b")
-    assert names(found) == ["b"]
+    await user.client.create(body)
+    await user.client.create(user.config_map("b"))
+    assert await user.names(labels="app=x") == ["a"]
+    assert await user.names(fields="metadata.name=b") == ["b"]
 
 
-async def test_create_or_update(client: Client) -> None:
+async def test_create_or_update(user: User) -> None:
+    client, ns = user.client, user.namespace
+
     def change(body: dict[str, Any]) -> None:
         body["data"] = {"k": "v"}
 
     for expected in ("created", "unchanged"):
-        _, what = await create_or_update(client, CONFIG_MAP, "a", "default", change)
+        _, what = await create_or_update(client, CONFIG_MAP, "a", ns, change)
         assert what == expected
-    await client.patch(CONFIG_MAP, "a", "default", {"data": {"k": "drift"}})
-    assert (await create_or_update(client, CONFIG_MAP, "a", "default", change))[1] == "updated"
+    await client.patch(CONFIG_MAP, "a", ns, {"data": {"k": "drift"}})
+    assert (await create_or_update(client, CONFIG_MAP, "a", ns, change))[1] == "updated"
 
 
-async def test_kinds_of_a_crd_are_found_and_their_schema_is_told(client: Client) -> None:
+async def test_kinds_of_a_crd_are_found_and_their_schema_is_told(
+    user: User, kaos_define: Define
+) -> None:
+    client = user.client
     with pytest.raises(UnknownKind, match=r"Site in example\.com/v1"):
-        await client.create(site("a"))
-    await client.create(crd())
-    with anyio.fail_after(5):
-        while True:
-            try:
-                await client.create(site("a"))
-                break
-            except UnknownKind:
-                await asyncio.sleep(0.2)  # it looks again at most every two seconds
+        await client.create(user.site("a"))
+    await kaos_define(crd())
+    await client.create(user.site("a"))
     with pytest.raises(Invalid) as refused:
-        await client.create(site("b", n=-1))
+        await client.create(user.site("b", n=-1))
     assert refused.value.causes[0].field == "spec.n"
-    found = await client.get(SITE, "a", "default")
+    found = await client.get(SITE, "a", user.namespace)
     assert (await client.resolve(found)) == SITE
     assert found.metadata.generation == 1
-
-
-@pytest.mark.skipif(bool(REAL), reason="needs the embedded server's token")
-async def test_a_wrong_token_is_refused(config: ClusterConfig) -> None:
-    async with Client.connect(ClusterConfig.direct(config.server, "wrong")) as client:
-        with pytest.raises(Unauthorized):
-            await client.list(NAMESPACE)
 
 
 async def test_no_server_is_unreachable() -> None:
@@ -236,69 +195,48 @@ async def test_no_server_is_unreachable() -> None:
 
 
 async def test_a_custom_resource_from_nothing_to_gone(
-    config: ClusterConfig, client: Client
+    kaos_api: ClusterConfig, user: User, kaos_define: Define
 ) -> None:
-    election = LeaderElection("sites", "default", retry_period=0.2)
-    manager = Manager(config, leader_election=election)
+    client, ns = user.client, user.namespace
+    election = LeaderElection("sites", ns, retry_period=0.2)
+    manager = Manager(kaos_api, leader_election=election, namespaces=[ns])
     reconciler = Site(manager)
     manager.add(Controller("site", reconciler, for_=SITE, owns=[CONFIG_MAP]))
     started = anyio.Event()
     task = asyncio.create_task(manager.run(started=started))
-    await client.create(crd())  # the controller waits for it
-    with anyio.fail_after(10):
+    await kaos_define(crd())  # the controller waits for it
+    with anyio.fail_after(15):
         await started.wait()
 
-    await client.create(site("a"))
-    await eventually(lambda: reconciler.calls == [Request("default", "a")])
-    await eventually(lambda: manager.cache.get(CONFIG_MAP, "a", "default"))
+    await client.create(user.site("a"))
+    await eventually(lambda: reconciler.calls == [Request(ns, "a")])
+    await eventually(lambda: bool(manager.cache.get(CONFIG_MAP, "a", ns)))
     await asyncio.sleep(0.3)
     assert len(reconciler.calls) == 1  # finalizer, child and status: none of them came back
-    found = await client.get(SITE, "a", "default")
+    found = await client.get(SITE, "a", ns)
     assert found.status == {"n": 1}
     assert found.metadata.finalizers == ["example.com/site"]
 
-    await client.patch(SITE, "a", "default", {"spec": {"n": 2}})
+    await client.patch(SITE, "a", ns, {"spec": {"n": 2}})
     await eventually(lambda: len(reconciler.calls) == 2)
-    await client.patch(CONFIG_MAP, "a", "default", {"data": {"n": "drift"}})
+    await client.patch(CONFIG_MAP, "a", ns, {"data": {"n": "drift"}})
     await eventually(lambda: len(reconciler.calls) == 3)
     await asyncio.sleep(0.2)
     assert len(reconciler.calls) == 3
-    child = await client.get(CONFIG_MAP, "a", "default")
+    child = await client.get(CONFIG_MAP, "a", ns)
     assert child.get("data") == {"n": "2"}
 
-    await client.delete(SITE, "a", "default")
-    await eventually(lambda: manager.cache.get(SITE, "a", "default") is None)
+    await client.delete(SITE, "a", ns)
+    await eventually(lambda: manager.cache.get(SITE, "a", ns) is None)
     assert reconciler.finalized == ["a"]
-    await eventually(lambda: manager.cache.get(CONFIG_MAP, "a", "default") is None)
-    events = await client.list(EVENT, "default")
+    # A real garbage collector looks every 30 s which kinds there are.
+    await eventually(lambda: manager.cache.get(CONFIG_MAP, "a", ns) is None, within=45)
+    events = await client.list(EVENT, ns)
     ours = [e for e in events if e.get("regarding")["name"] == "a"]
     assert len(ours) == 1
     assert ours[0].get("series")["count"] >= 2
 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    held = await client.get(LEASE, "sites", "default")
+    held = await client.get(LEASE, "sites", ns)
     assert not held.spec.get("holderIdentity")
-
-
-async def test_a_crd_that_goes_and_comes_back(config: ClusterConfig, client: Client) -> None:
-    await client.create(crd())
-    manager = Manager(config)
-    manager.watch(SITE, optional=True)
-    task = asyncio.create_task(manager.run())
-    await eventually(lambda: manager.cache.synced(SITE))
-    await client.delete(CUSTOM_RESOURCE_DEFINITION, "sites.example.com")
-    await asyncio.sleep(0.5)
-    await client.create(crd())
-    await eventually(lambda: manager.cache.synced(SITE), 10)
-    body = site("again")
-    with anyio.fail_after(5):
-        while True:
-            try:
-                await client.create(body)
-                break
-            except (NotFound, UnknownKind):
-                await asyncio.sleep(0.1)
-    await eventually(lambda: manager.cache.get(SITE, "again", "default"), 10)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
