@@ -78,7 +78,7 @@ async def _running(
             namespace=settings.namespace,
             http=http,
             timeout=settings.delegation_timeout,
-            token_file=settings.peer_token_file,
+            token_files=settings.peer_token_files,
         )
         model = ModelClient(
             http,

@@ -109,7 +109,7 @@ class Peer:
         namespace: The namespace it is in.
         http: The session to use.
         timeout: Seconds for one delegation.
-        token_file: A token that says who we are, for peers in the cluster.
+        token_file: A token that says who we are; only ever shown inside the cluster.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class PeerDirectory:
         namespace: The namespace they are in, which is this agent's.
         http: The session to use; the caller closes it.
         timeout: Seconds for one delegation.
-        token_file: A token that says who we are, for peers in the cluster.
+        token_files: For peers that ask for one, the file of a token that says who we are.
     """
 
     def __init__(
@@ -259,10 +259,12 @@ class PeerDirectory:
         namespace: str,
         http: aiohttp.ClientSession,
         timeout: float,
-        token_file: str = "",
+        token_files: Mapping[str, str] | None = None,
     ) -> None:
+        files = token_files or {}
         self.peers = tuple(
-            Peer(name, url, namespace, http, timeout, token_file) for name, url in peers.items()
+            Peer(name, url, namespace, http, timeout, files.get(name, ""))
+            for name, url in peers.items()
         )
 
     def tools(self) -> list[Tool]:

@@ -54,11 +54,11 @@ _VARIABLES = {
     "auth_tokens_file": "KAOS_AUTH_TOKENS_FILE",
     "auth_service_accounts": "KAOS_AUTH_SERVICE_ACCOUNTS",
     "auth_allow": "KAOS_AUTH_ALLOW",
+    "auth_allow_file": "KAOS_AUTH_ALLOW_FILE",
     "auth_audience": "KAOS_AUTH_AUDIENCE",
     "auth_api_server": "KAOS_AUTH_API_SERVER",
     "auth_issuer": "KAOS_AUTH_ISSUER",
     "auth_jwks_url": "KAOS_AUTH_JWKS_URL",
-    "peer_token_file": "KAOS_PEER_TOKEN_FILE",
     "max_delegation_depth": "KAOS_MAX_DELEGATION_DEPTH",
     "record_content": "KAOS_RECORD_CONTENT",
 }
@@ -81,6 +81,7 @@ class Settings(BaseModel):
     model_api_key: SecretStr = SecretStr("")
     mcp_servers: dict[str, str] = Field(default_factory=dict)
     peers: dict[str, str] = Field(default_factory=dict)
+    peer_token_files: dict[str, str] = Field(default_factory=dict)
     mcp_tools: dict[str, dict[str, str]] = Field(default_factory=dict)
     tool_call_mode: Literal["auto", "native", "text"] = "auto"
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -112,11 +113,11 @@ class Settings(BaseModel):
     auth_tokens_file: str = ""
     auth_service_accounts: Literal["", "tokenreview", "jwks"] = ""
     auth_allow: str = ""
+    auth_allow_file: str = ""
     auth_audience: Annotated[str, Field(min_length=1)] = "kaos"
     auth_api_server: str = ""
     auth_issuer: str = ""
     auth_jwks_url: str = ""
-    peer_token_file: str = ""
     max_delegation_depth: Annotated[int, Field(ge=0, le=64)] = 8
     record_content: bool = False
 
@@ -151,6 +152,11 @@ class Settings(BaseModel):
             if (chosen := _tools(env, f"MCP_SERVER_{variable_part(name)}_TOOLS", problems))
         }
         values["peers"] = _named_urls(env, "PEER_AGENTS", "PEER_AGENT_{}_CARD_URL", problems)
+        values["peer_token_files"] = {
+            name: path
+            for name in values["peers"]
+            if (path := env.get(f"PEER_AGENT_{variable_part(name)}_TOKEN_FILE", ""))
+        }
         try:
             settings = None if problems else cls(**values)
         except ValidationError as error:

@@ -16,6 +16,7 @@ from kaos.api.agent import (
     ToolCallMode,
     ToolChoice,
 )
+from kaos.api.auth import Auth, TokensSecret
 from kaos.api.crd import crd
 from kaos.api.mcpserver import MCPServer, MCPServerConfig, MCPServerSpec, ServerType, Tools
 from kaos.api.memory import Memory, MemoryType
@@ -52,6 +53,7 @@ __all__ = [
     "AgentSpec",
     "AgentStatus",
     "ApiKey",
+    "Auth",
     "Autoscaling",
     "Condition",
     "ConfigYaml",
@@ -79,6 +81,7 @@ __all__ = [
     "ServerType",
     "Status",
     "Telemetry",
+    "TokensSecret",
     "ToolCallMode",
     "ToolChoice",
     "Tools",

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from kaos.api.auth import Auth
 from kaos.api.memory import Memory
 from kaos.api.meta import (
     AGE,
@@ -166,6 +167,11 @@ class AgentSpec(WorkloadSpec):
     )
     agent_network: AgentNetwork = Field(
         default_factory=AgentNetwork, description="Whom it may ask, and who may ask it."
+    )
+    auth: Auth | None = Field(
+        default=None,
+        description="Callers must show who they are: `auth: {}` lets in the agents that name this "
+        "one in agentNetwork.access, and nobody else. Absent: whoever the network lets through.",
     )
     wait_for_dependencies: bool = Field(
         default=True,

@@ -64,7 +64,9 @@ async def run(
             manager = Manager(config, field_manager=FIELD_MANAGER)
             if settings.controllers:
                 # Its proxies are told of a pod's end before the pod is: nothing to wait for.
-                kaos_settings = dataclasses.replace(Settings.from_env(), drain=0)
+                kaos_settings = dataclasses.replace(
+                    Settings.from_env(), drain=0, account_tokens=False
+                )
                 manager.add(*controllers(manager, kaos_settings))
             async with _background(manager.run) as started:
                 await _first(stop, started, node_started)

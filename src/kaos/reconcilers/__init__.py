@@ -7,7 +7,7 @@ Nothing here knows whether the cluster is a real one or the embedded one.
 from collections.abc import Iterable
 
 from kaos.api import GROUP, VERSION, Agent, MCPServer, ModelAPI, Workload
-from kaos.reconcilers.agent import AGENTS_NAMED, AgentReconciler
+from kaos.reconcilers.agent import AGENTS_NAMED, USES, AgentReconciler, asks_for_tokens
 from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL, ref
 from kaos.reconcilers.grants import REFERENCE_GRANT
 from kaos.reconcilers.mcpserver import MCPServerReconciler
@@ -32,7 +32,6 @@ from kaos.runtime import (
 )
 
 FIELD_MANAGER = "kaos-controller"
-USES = "kaos.tools/uses"
 API_VERSION = f"{GROUP}/{VERSION}"
 WORKERS = 4
 
@@ -57,6 +56,14 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
 
     def namesakes(obj: Object) -> Iterable[Request]:
         return [other.key for other in cache.by_index(Agent, AGENTS_NAMED, obj.name)]
+
+    def guarded(obj: Object) -> Iterable[Request]:
+        """An agent concerns those peers that keep a list of their callers."""
+        for text in _access(obj):
+            target = ref(text, obj.namespace)
+            peer = cache.get(Agent, target.name, target.namespace)
+            if peer is not None and asks_for_tokens(peer):
+                yield peer.key
 
     owns = [Owns(kind, optional=kind == HTTP_ROUTE) for kind in CHILD_KINDS]
 
@@ -98,6 +105,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
         users("MCPServer"),
         users("Agent"),
         Watches(Agent, namesakes),
+        Watches(Agent, guarded),
         pods(Agent),
         *referenced(Agent),
         granted(Agent),
@@ -141,12 +149,17 @@ def _used(agent: Object) -> Iterable[str]:
     spec, here = agent.spec, agent.namespace
     named = [("ModelAPI", spec.get("modelAPI", ""))]
     named += [("MCPServer", text) for text in spec.get("mcpServers", ())]
-    named += [("Agent", text) for text in spec.get("agentNetwork", {}).get("access", ())]
+    named += [("Agent", text) for text in _access(agent)]
     for kind, text in named:
         target = ref(text, here)
         yield f"{kind}/{target.namespace}/{target.name}"
         if target.namespace != here:
             yield target.namespace
+
+
+def _access(agent: Object) -> Iterable[str]:
+    found: Iterable[str] = agent.spec.get("agentNetwork", {}).get("access", ())
+    return found
 
 
 __all__ = ["FIELD_MANAGER", "Settings", "controllers"]

@@ -2,19 +2,21 @@
 
 from kaos.api import GROUP, Agent, MCPServer, Mode, ModelAPI, ServerType
 from kaos.reconcilers.children.agent import agent_children, endpoint
-from kaos.reconcilers.children.names import ref
+from kaos.reconcilers.children.names import Ref, ref, service_name
 from kaos.reconcilers.children.network import declared
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.dependencies import Dependency
+from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.workload import Plan, WorkloadReconciler
 from kaos.runtime import HTTP_ROUTE, Object
 
 AGENTS_NAMED = "kaos.tools/agents-named"
+USES = "kaos.tools/uses"
 MODEL_NAME = "MODEL_NAME"
 
 
 class AgentReconciler(WorkloadReconciler[Agent]):
-    """Agent → Deployment, Service, HTTPRoute."""
+    """Agent → Deployment, Service, HTTPRoute; with auth, ServiceAccount and its allow list."""
 
     MODEL = Agent
 
@@ -29,6 +31,12 @@ class AgentReconciler(WorkloadReconciler[Agent]):
         needs = [] if forbidden else self._needs(resource)
         api = None if forbidden else self._model_api(resource)
         accepted = refused(forbidden) if forbidden else accept(resource, api)
+        if accepted.ok and closed_to_all(resource, self.settings):
+            message = (
+                "spec.auth: this cluster makes no tokens for service accounts, so nobody could "
+                "call the agent; set auth.tokensSecret"
+            )
+            accepted = Finding(Type.ACCEPTED, False, Reason.NO_ACCOUNT_TOKENS, message)
         model = asked_model(resource, api)
         conflict = self._first_claimant(resource)
         children = None
@@ -41,6 +49,8 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 short_path=conflict is None,
                 remotes=self._remotes(resource),
                 guests=self.guests(resource),
+                callers=self._callers(resource),
+                guarded=self._guarded(resource),
             )
         exposed = spec.agent_network.expose
         return Plan(
@@ -77,6 +87,28 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 found[text] = str(server.spec.get("url", ""))
         return {text: url for text, url in found.items() if url}
 
+    def _callers(self, agent: Agent) -> list[str]:
+        """The accounts of the agents that name this one and may; asked for only with auth."""
+        if agent.spec.auth is None:
+            return []
+        me = Ref(agent.namespace, agent.name)
+        users = self.cache.by_index(Agent, USES, f"{Agent.KIND}/{me.namespace}/{me.name}")
+        return [
+            f"{user.namespace}/{account_of(user)}"
+            for user in users
+            if self.grants.permits(Agent.KIND, me, user.namespace)
+        ]
+
+    def _guarded(self, agent: Agent) -> list[str]:
+        """Those of its peers that ask for a token."""
+        found = []
+        for text in agent.spec.agent_network.access:
+            target = ref(text, agent.namespace)
+            peer = self.cache.get(Agent, target.name, target.namespace)
+            if peer is not None and asks_for_tokens(peer):
+                found.append(text)
+        return found
+
     def _first_claimant(self, agent: Agent) -> str | None:
         """Who else has the path `/<name>`: the oldest agent of that name, in any namespace."""
         claims = [
@@ -88,6 +120,24 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             return None
         first = min(claims, key=lambda c: (str(c.metadata.creation_timestamp), c.namespace))
         return None if first.uid == agent.metadata.uid else f"Agent {first.namespace}/{first.name}"
+
+
+def closed_to_all(agent: Agent, settings: Settings) -> bool:
+    """Whether an agent asks for tokens that nobody can have."""
+    auth = agent.spec.auth
+    return auth is not None and auth.tokens_secret is None and not settings.account_tokens
+
+
+def asks_for_tokens(agent: Object) -> bool:
+    """Whether an agent checks who calls it."""
+    return agent.spec.get("auth") is not None
+
+
+def account_of(agent: Object) -> str:
+    """The service account of an agent's pods when it calls a peer that checks."""
+    patch = agent.spec.get("podSpec") or {}
+    named = patch.get("serviceAccountName") or agent.spec.get("serviceAccountName")
+    return str(named or service_name(Agent, agent.name))
 
 
 def refused(targets: list[str]) -> Finding:

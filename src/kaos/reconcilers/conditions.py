@@ -27,6 +27,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     MODEL_NOT_SERVED = "ModelNotServed"
     REF_NOT_PERMITTED = "RefNotPermitted"
+    NO_ACCOUNT_TOKENS = "NoAccountTokens"
     NAME_CONFLICT = "NameConflict"
     REFUSED = "Refused"
     APPLY_FAILED = "ApplyFailed"

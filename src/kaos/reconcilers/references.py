@@ -2,7 +2,8 @@
 
 Guarantees: whatever way a pod refers to one (a variable, all variables of one, a volume, also those
 of the user's `podSpec`), a change of it changes the pod template, so the pods are rolled; one that
-is missing is told. A ConfigMap counts by its data, a Secret by its uid and resourceVersion, because
+is missing is told. What the process reads again by itself (an agent's list of tokens) rolls
+nothing. A ConfigMap counts by its data, a Secret by its uid and resourceVersion, because
 its data is not read: an edit of a Secret's labels alone rolls as well.
 
 Does not: see a Secret when the controller was told not to watch them (`KAOS_WATCH_SECRETS=false`).
@@ -10,14 +11,17 @@ Does not: see a Secret when the controller was told not to watch them (`KAOS_WAT
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from kaos.reconcilers.children.auth import AUTH
 from kaos.reconcilers.conditions import Reason
 from kaos.runtime import CONFIG_MAP, SECRET, Cache, Object, ResourceType
 
 ANNOTATION = "kaos.tools/references-hash"
 REFERENCES = "kaos.tools/references"
+LIVE = AUTH
+"""The volume whose files are read again when they change."""
 KINDS = {kind.kind: kind for kind in (SECRET, CONFIG_MAP)}
 
 
@@ -30,12 +34,14 @@ class Reference:
         name: its name.
         key: the key that is needed; empty for all of them.
         optional: whether the pod starts without it.
+        live: whether the process reads it again by itself, so that a change rolls nothing.
     """
 
     kind: str
     name: str
     key: str = ""
     optional: bool = False
+    live: bool = False
 
 
 def references(pod: Mapping[str, Any]) -> list[Reference]:
@@ -59,12 +65,13 @@ def _of_container(container: Mapping[str, Any]) -> Iterator[Reference]:
 
 
 def _of_volume(volume: Mapping[str, Any]) -> Iterator[Reference]:
+    live = volume.get("name") == LIVE
     for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
         if secret := source.get("secret"):
             name = secret.get("secretName") or secret.get("name", "")
-            yield Reference("Secret", name, "", bool(secret.get("optional")))
+            yield Reference("Secret", name, "", bool(secret.get("optional")), live)
         if config_map := source.get("configMap"):
-            yield _reference("ConfigMap", {**config_map, "key": ""})
+            yield replace(_reference("ConfigMap", {**config_map, "key": ""}), live=live)
 
 
 def _reference(kind: str, ref: Mapping[str, Any]) -> Reference:
@@ -102,7 +109,9 @@ class References:
         states = {
             (ref.kind, ref.name): self._state(ref, namespace)
             for ref in references(pod)
-            if ref.kind in self._kinds and not (ref.kind == "ConfigMap" and ref.name in own)
+            if ref.kind in self._kinds
+            and not ref.live
+            and not (ref.kind == "ConfigMap" and ref.name in own)
         }
         if not states:
             return ""

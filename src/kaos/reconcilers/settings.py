@@ -30,6 +30,8 @@ class Settings:
         ipv6: whether pods have IPv6 addresses; told by the controller's own pod.
         drain: seconds for which a pod that is told to end goes on serving, until the news has
             reached those who send it requests (`KAOS_DRAIN`).
+        account_tokens: whether the cluster makes tokens for service accounts, as every real one
+            does; where it does not, callers of an agent with `auth` need a bearer token.
         watch_secrets: whether a change of a Secret rolls the pods that read it; it takes the right
             to list Secrets, of which only metadata is read (`KAOS_WATCH_SECRETS`).
     """
@@ -42,6 +44,7 @@ class Settings:
     gateway_proxies: tuple[str, ...] = ("kaos-gateway", ENVOY)
     ipv6: bool = False
     drain: int = 5
+    account_tokens: bool = True
     watch_secrets: bool = True
 
     @classmethod

@@ -214,6 +214,10 @@ NEEDED: dict[str, Any] = {"name": "a", "model_api_url": "http://m", "model_name"
         ({"auth_tokens_file": "EMPTY"}, "there is no token in it"),
         ({"auth_service_accounts": "tokenreview"}, "KAOS_AUTH_ALLOW names nobody"),
         (
+            {"auth_service_accounts": "jwks", "auth_allow_file": "/nowhere/allow"},
+            "KAOS_AUTH_ALLOW_FILE /nowhere/allow: No such",
+        ),
+        (
             {"auth_service_accounts": "jwks", "auth_allow": "ns/a"},
             "outside a cluster: set KAOS_AUTH_API_SERVER",
         ),

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from kaos.agent.auth import open as auth_open
 from kaos.agent.auth.guard import AuthUnavailable, Forbidden
 from kaos.agent.auth.jwks import Jwks
-from kaos.agent.auth.service_accounts import AllowList, ApiServer, TokenReview
+from kaos.agent.auth.service_accounts import AllowFile, AllowList, ApiServer, TokenReview
 from kaos.agent.settings import Settings
 from kaos.telemetry import serving
 from kaos.testing.model import ScriptedModel
@@ -113,6 +113,23 @@ def test_the_list_says_who_may_call(entries: list[str], identity: str, allowed: 
     else:
         with pytest.raises(Forbidden, match="is not allowed to call this agent"):
             checked.check(identity)
+
+
+def test_a_list_in_a_file_is_read_again_when_it_changed(tmp_path: Path) -> None:
+    path = tmp_path / "allow"
+    path.write_text("other\n\n")
+    checked = AllowFile(path, ["ns/always"], "ns")
+    with pytest.raises(Forbidden):
+        checked.check(CALLER)
+    path.write_text("other\nns/caller\n")
+    assert checked.check(CALLER) == CALLER
+    path.unlink()  # a list that is gone allows nobody, but for those who need no list
+    for _ in range(2):
+        with pytest.raises(Forbidden):
+            checked.check(CALLER)
+    assert checked.check("system:serviceaccount:ns:always")
+    path.write_text("caller")
+    assert checked.check(CALLER) == CALLER
 
 
 class TestTokenReview:
@@ -276,6 +293,15 @@ class TestJwks:
             "no-jwt",
         ):
             assert await jwks.identify(forged) is None
+
+    async def test_without_an_issuer_it_is_who_made_our_own_token(
+        self, jwks: Jwks, api: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jwks, "_issuer", "")
+        cluster.own = self.token(iss="https://cloud.example/cluster-1")
+        (api.account / "token").write_text(cluster.own)
+        assert await jwks.identify(self.token(iss="https://cloud.example/cluster-1")) == CALLER
+        assert await jwks.identify(self.token()) is None
 
     async def test_others_are_forbidden(self, jwks: Jwks) -> None:
         with pytest.raises(Forbidden):

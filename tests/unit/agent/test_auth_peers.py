@@ -39,7 +39,7 @@ async def test_a_peer_is_shown_our_token_inside_the_cluster_only(
         model.say(tool_call("delegate_to_analyst", task="2+2?"), "done: {last}")
         model.say("It is 4.", when="I analyse.", repeat=True)
         caller = await start_agent(
-            name="coordinator", peers={"analyst": url}, peer_token_file=str(token)
+            name="coordinator", peers={"analyst": url}, peer_token_files={"analyst": str(token)}
         )
         _, body = await ask(caller)
         assert said in body["choices"][0]["message"]["content"]
@@ -53,7 +53,8 @@ async def test_without_its_token_file_an_agent_says_so_to_the_model(
 ) -> None:
     model.say(tool_call("delegate_to_analyst", task="2+2?"), "done: {last}")
     caller = await start_agent(
-        peers={"analyst": "http://analyst.default.svc"}, peer_token_file="/nowhere/token"
+        peers={"analyst": "http://analyst.default.svc"},
+        peer_token_files={"analyst": "/nowhere/token"},
     )
     _, body = await ask(caller)
     assert "we have no token" in body["choices"][0]["message"]["content"]

@@ -22,6 +22,7 @@ def test_servers_and_peers_are_named_by_variables() -> None:
             "MCP_SERVER_SEARCH_V2_URL": "http://s/mcp",
             "PEER_AGENTS": "[analyst]",
             "PEER_AGENT_ANALYST_CARD_URL": "http://analyst",
+            "PEER_AGENT_ANALYST_TOKEN_FILE": "/tokens/analyst",
             "AGENTIC_LOOP_MAX_STEPS": "7",
         }
     )
@@ -30,6 +31,7 @@ def test_servers_and_peers_are_named_by_variables() -> None:
         "search.v2": "http://s/mcp",
     }
     assert settings.peers == {"analyst": "http://analyst"}
+    assert settings.peer_token_files == {"analyst": "/tokens/analyst"}
     assert settings.max_steps == 7
 
 

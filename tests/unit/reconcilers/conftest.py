@@ -24,7 +24,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Cluster]:
+async def running(settings: Settings | None = None) -> AsyncIterator[Cluster]:
     """An API server with our kinds and the Gateway API's, and the controllers on it."""
     server = APIServer(token=TOKEN)
     server.node = logs = Logs()
@@ -34,6 +34,6 @@ async def running() -> AsyncIterator[Cluster]:
             for body in (*api.crds(), *gateway_api.crds()):
                 await client.apply(body)
             manager = Manager(config, field_manager=FIELD_MANAGER)
-            manager.add(*controllers(manager, Settings()))
+            manager.add(*controllers(manager, settings or Settings()))
             async with managing(manager):
                 yield Cluster(client, manager, logs)

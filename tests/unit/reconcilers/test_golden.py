@@ -47,6 +47,8 @@ def children(resource: Workload, others: list[Workload]) -> list[dict[str, Any]]
             api = named.get((ModelAPI, resource.spec.model_api))
             assert isinstance(api, ModelAPI)
             servers = [named[MCPServer, name] for name in resource.spec.mcp_servers]
+            agents = [o for o in others if isinstance(o, Agent)]
+            access = resource.spec.agent_network.access
             urls = {s.name: remote_url(s) for s in servers if isinstance(s, MCPServer)}
             made = agent_children(
                 resource,
@@ -54,6 +56,12 @@ def children(resource: Workload, others: list[Workload]) -> list[dict[str, Any]]
                 SETTINGS,
                 routes=True,
                 remotes={name: url for name, url in urls.items() if url},
+                callers=[
+                    f"{a.namespace}/{a.name}"
+                    for a in agents
+                    if resource.name in a.spec.agent_network.access
+                ],
+                guarded=[a.name for a in agents if a.name in access and a.spec.auth],
             )
         case MCPServer():
             made = mcpserver_children(resource, SETTINGS, routes=True)

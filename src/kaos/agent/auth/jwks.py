@@ -32,7 +32,7 @@ class Jwks:
     Args:
         api: The API server; its credentials go along when the keys are its own.
         url: Where the keys are.
-        issuer: What callers' tokens must be made by.
+        issuer: What callers' tokens must be made by; when empty, by whoever made our own.
         audience: What they must be made for.
         allowed: Who may call.
         clock: Tells the time for the keys' age.
@@ -71,7 +71,7 @@ class Jwks:
                 key,
                 algorithms=ALGORITHMS,
                 audience=self._audience,
-                issuer=self._issuer,
+                issuer=self._made_by(),
                 leeway=LEEWAY,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
@@ -84,6 +84,14 @@ class Jwks:
         """See `Verifier`."""
         if self._http is not None:
             await self._http.close()
+
+    def _made_by(self) -> str:
+        """The issuer; clusters have names for theirs that nothing else tells."""
+        if not self._issuer:
+            own = self._api.headers()["authorization"].removeprefix("Bearer ")
+            # Not verified: the kubelet put it there, and by the keys alone a caller is verified.
+            self._issuer = str(jwt.decode(own, options={"verify_signature": False}).get("iss", ""))
+        return self._issuer
 
     async def _key(self, name: str) -> Any:
         async with self._reading:

@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from kaos import discovery
 from kaos.agent.auth.guard import Verifier
-from kaos.agent.auth.service_accounts import AllowList, ApiServer, TokenReview
+from kaos.agent.auth.service_accounts import AllowFile, AllowList, ApiServer, TokenReview
 from kaos.agent.auth.tokens import TokenFile, Tokens
 from kaos.agent.errors import reason
 from kaos.agent.settings import Settings, SettingsError
@@ -34,12 +33,7 @@ def open_verifiers(settings: Settings, env: Mapping[str, str] = os.environ) -> l
 
 
 def _service_accounts(settings: Settings, env: Mapping[str, str]) -> Verifier:
-    entries = settings.auth_allow.replace(",", " ").split()
-    if not entries:
-        raise SettingsError(
-            "KAOS_AUTH_SERVICE_ACCOUNTS is set, but KAOS_AUTH_ALLOW names nobody who may call"
-        )
-    allowed = AllowList(entries, settings.namespace)
+    allowed = _allow_list(settings)
     url = settings.auth_api_server.rstrip("/") or _in_cluster(env)
     keys = settings.auth_jwks_url
     if not url and not (settings.auth_service_accounts == "jwks" and keys):
@@ -52,8 +46,24 @@ def _service_accounts(settings: Settings, env: Mapping[str, str]) -> Verifier:
     # Loaded only here: PyJWT brings a cryptography library of 10 MB along.
     from kaos.agent.auth.jwks import Jwks  # noqa: PLC0415
 
-    issuer = settings.auth_issuer or f"https://kubernetes.default.svc.{discovery.cluster_domain()}"
-    return Jwks(api, keys or f"{url}/openid/v1/jwks", issuer, settings.auth_audience, allowed)
+    keys = keys or f"{url}/openid/v1/jwks"
+    return Jwks(api, keys, settings.auth_issuer, settings.auth_audience, allowed)
+
+
+def _allow_list(settings: Settings) -> AllowList:
+    entries = settings.auth_allow.replace(",", " ").split()
+    if not settings.auth_allow_file:
+        if not entries:
+            raise SettingsError(
+                "KAOS_AUTH_SERVICE_ACCOUNTS is set, but KAOS_AUTH_ALLOW names nobody who may call"
+            )
+        return AllowList(entries, settings.namespace)
+    try:
+        return AllowFile(Path(settings.auth_allow_file), entries, settings.namespace)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"KAOS_AUTH_ALLOW_FILE {settings.auth_allow_file}: {reason(error)}"
+        ) from error
 
 
 def _in_cluster(env: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ import structlog
 from pydantic_core import from_json
 
 from kaos.agent.auth.guard import AuthUnavailable, Forbidden
+from kaos.agent.auth.lines import LiveLines
 from kaos.agent.errors import reason
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ class AllowList:
     """
 
     def __init__(self, entries: Iterable[str], namespace: str) -> None:
-        self._allowed = {_entry(entry, namespace) for entry in entries}
+        self._allowed = frozenset(_entry(entry, namespace) for entry in entries)
 
     def check(self, identity: str) -> str:
         """Return the identity if it is allowed.
@@ -57,6 +58,34 @@ class AllowList:
         if is_account and self._allowed & {(namespace, name), (namespace, "*")}:
             return identity
         raise Forbidden(f"{identity} is not allowed to call this agent")
+
+
+class AllowFile(AllowList):
+    """An allow list in a file, an entry a line; read again when it changed.
+
+    Args:
+        path: The file.
+        entries: Further entries, that stay.
+        namespace: Our own.
+
+    Raises:
+        OSError: The file cannot be read at the start.
+    """
+
+    def __init__(self, path: Path, entries: Iterable[str], namespace: str) -> None:
+        super().__init__(entries, namespace)
+        self._given = frozenset(self._allowed)
+        self._namespace = namespace
+        self._lines = LiveLines(path)
+
+    def check(self, identity: str) -> str:
+        """See `AllowList`."""
+        if (lines := self._lines.changed()) is not None:
+            entries = (line.strip() for line in lines)
+            self._allowed = self._given | {
+                _entry(entry, self._namespace) for entry in entries if entry
+            }
+        return super().check(identity)
 
 
 def _entry(entry: str, namespace: str) -> tuple[str, str]:

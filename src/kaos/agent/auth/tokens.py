@@ -19,14 +19,9 @@ import hmac
 from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
-
-from kaos.agent.errors import reason
-
-log = structlog.get_logger(__name__)
+from kaos.agent.auth.lines import LiveLines
 
 UNNAMED = "token"
-_Signature = tuple[int, int, int]
 
 
 class Tokens:
@@ -57,37 +52,16 @@ class TokenFile(Tokens):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path.read_text("utf-8").splitlines())
+        self._lines = LiveLines(path)
+        super().__init__(self._lines.changed() or ())
         if not self._known:
             raise ValueError("there is no token in it")
-        self._path = path
-        self._read = _signature(path)
 
     async def identify(self, token: str) -> str | None:
         """See `Verifier`."""
-        self._refresh()
+        if (lines := self._lines.changed()) is not None:
+            self._known = _parsed(lines)
         return await super().identify(token)
-
-    def _refresh(self) -> None:
-        try:
-            now = _signature(self._path)
-            if now != self._read:
-                self._known = _parsed(self._path.read_text("utf-8").splitlines())
-                self._read = now
-                log.info("tokens read", path=str(self._path), count=len(self._known))
-        except (OSError, UnicodeDecodeError) as error:
-            if self._known:
-                log.error(  # noqa: TRY400 - the trace says no more than the line
-                    "no token is valid: the file cannot be read",
-                    path=str(self._path),
-                    error=reason(error),
-                )
-            self._known, self._read = [], (0, 0, 0)
-
-
-def _signature(path: Path) -> _Signature:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _parsed(lines: Iterable[str]) -> list[tuple[str, bytes]]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from kaos.api import Agent
 from kaos.reconcilers.children.agent_env import SERVICE_PORT, SESSIONS, environment
+from kaos.reconcilers.children.auth import auth_parts
 from kaos.reconcilers.children.names import HTTP_PORT, service_name
 from kaos.reconcilers.children.network import network_policy, to_declared, to_url, uses_labels
 from kaos.reconcilers.children.route import http_route
@@ -39,6 +40,8 @@ def agent_children(
     short_path: bool = True,
     remotes: Mapping[str, str] | None = None,
     guests: Sequence[str] = (),
+    callers: Sequence[str] = (),
+    guarded: Sequence[str] = (),
 ) -> list[Manifest]:
     """Everything that an Agent needs in order to run.
 
@@ -50,6 +53,8 @@ def agent_children(
         short_path: whether `/<name>` is this agent's to have.
         remotes: the URLs of those of its servers that run elsewhere.
         guests: other namespaces whose agents may ask it.
+        callers: the service accounts of agents that name it, as namespace/name.
+        guarded: those of its peers that check their callers.
     """
     spec, remotes = agent.spec, remotes or {}
     # A MODEL_NAME of the user's is already in `model`, in the spelling of the ModelAPI.
@@ -60,13 +65,16 @@ def agent_children(
     if memory.enabled and memory.url_from is not None:
         from_keys["MEMORY_URL"] = memory.url_from
     claims, volumes, mounts = sessions_volume(agent)
+    auth = auth_parts(agent, callers, guarded, accounts=settings.account_tokens)
+    generated = environment(agent, model, settings, remotes) + auth.env
     exposed = spec.agent_network.expose
-    egress = to_declared(agent)
+    egress = to_declared(agent) + auth.egress
     outside = [memory.url if memory.enabled else None, spec.config.telemetry.endpoint]
     for url in (*remotes.values(), *filter(None, outside)):
         egress += to_url(url, settings.cluster_domain)
     children = [
         *claims,
+        *auth.children,
         *network_policy(
             agent, settings, port=HTTP_PORT, egress=egress, routed=exposed, guests=guests
         ),
@@ -78,14 +86,15 @@ def agent_children(
                     settings.image,
                     (),
                     command=COMMAND,
-                    env=variables(environment(agent, model, settings, remotes), user, from_keys),
+                    env=variables(generated, user, from_keys),
                     resources=spec.resources.manifest(),
-                    mounts=mounts,
+                    mounts=[*mounts, *auth.mounts],
                 )
             ],
-            volumes=volumes,
+            volumes=[*volumes, *auth.volumes],
             recreate=bool(claims),  # two pods may not share the claim
             pod_labels=uses_labels(agent),
+            account=auth.account,
         ),
     ]
     if exposed:

@@ -97,8 +97,7 @@ def network_policy(
     ports = [{"protocol": "TCP", "port": port}]
     rules = [dns(), *egress, *wish.egress]
     if resource.spec.service_account_name is not None:
-        # Its token is for the API server, whose address no policy can know.
-        rules.append({"ports": [{"protocol": "TCP", "port": p} for p in (443, 6443)]})
+        rules.append(to_api_server())
     return [
         {
             "apiVersion": "networking.k8s.io/v1",
@@ -122,6 +121,11 @@ def to_declared(agent: Agent) -> list[Manifest]:
         elsewhere = {} if target.namespace == agent.namespace else _namespace(target.namespace)
         peers.append({"podSelector": {"matchLabels": labels}, **elsewhere})
     return [{"to": peers}]
+
+
+def to_api_server() -> Manifest:
+    """Egress to the cluster's API server, whose address no policy can know."""
+    return {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443)]}
 
 
 def dns() -> Manifest:

@@ -138,6 +138,7 @@ def deployment(
     recreate: bool = False,
     annotations: dict[str, str] | None = None,
     pod_labels: Mapping[str, str] | None = None,
+    account: str | None = None,
 ) -> Manifest:
     """The Deployment of a resource; how many pods it shall have is `scaling`'s to say.
 
@@ -148,13 +149,14 @@ def deployment(
         recreate: stop the old pod before the new one starts (two may not share its volume).
         annotations: of the pod; a hash of configuration here makes a change of it roll.
         pod_labels: of the pod, besides those of every child.
+        account: the service account of the pods, unless the user names one.
 
     Raises:
         PatchError: the user's `podSpec` does not fit.
     """
     template: Manifest = {
         "metadata": {"labels": {**labels(resource), **(pod_labels or {})}},
-        "spec": pod_spec(resource, containers, volumes),
+        "spec": pod_spec(resource, containers, volumes, account),
     }
     if annotations:
         template["metadata"]["annotations"] = annotations
@@ -177,7 +179,10 @@ def deployment(
 
 
 def pod_spec(
-    resource: Workload, containers: Sequence[Manifest], volumes: Sequence[Manifest]
+    resource: Workload,
+    containers: Sequence[Manifest],
+    volumes: Sequence[Manifest],
+    account: str | None = None,
 ) -> Manifest:
     """The pod's spec: what KAOS wants of every pod, then the user's `container` and `podSpec`."""
     spec = resource.spec
@@ -205,8 +210,8 @@ def pod_spec(
             }
         ],
     }
-    if spec.service_account_name is not None:
-        pod["serviceAccountName"] = spec.service_account_name
+    if account := spec.service_account_name or account:
+        pod["serviceAccountName"] = account
     if volumes:
         pod["volumes"] = list(volumes)
     return pod if spec.pod_spec is None else merged(pod, spec.pod_spec)
