@@ -216,6 +216,28 @@ async def test_volumes_hold_files_are_shared_and_go_with_the_pod(small: Cluster)
     assert main_status(found, "copy")["state"]["terminated"]["reason"] == "Completed"
 
 
+async def test_a_running_pod_gets_the_news_of_its_secret_in_its_files(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaos.local.node.podworker._VOLUME_REFRESH", 0.05)
+
+    def secret(value: str) -> dict[str, Any]:
+        meta = {"name": "s", "namespace": "default"}
+        data = {"key": base64.b64encode(value.encode()).decode()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}
+
+    await small.client.apply(secret("old"))
+    read = "import sys, time\nwhile open(sys.argv[1]).read() != 'new': time.sleep(0.02)"
+    mounts = [{"name": "s", "mountPath": "/etc/s"}]
+    main = container(read, args=["/etc/s/key"], volumeMounts=mounts)
+    volumes = [{"name": "s", "projected": {"sources": [{"secret": {"name": "s"}}]}}]
+    await small.client.create(pod("web", main, volumes=volumes, restartPolicy="Never"))
+    started = await small.until(POD, "web", ready)
+    await small.client.apply(secret("new"))
+    ended = await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
+    assert process_of(ended) == process_of(started)
+
+
 async def test_a_missing_volume_keeps_the_pod_waiting_and_says_which(small: Cluster) -> None:
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "models"}}]
     mounts = [{"name": "data", "mountPath": "/data"}]

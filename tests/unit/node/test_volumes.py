@@ -151,3 +151,15 @@ def test_all_references_of_a_pod_are_found() -> None:
     found = set(references({"spec": spec}))
     secrets = {(SECRET, f"s{i}") for i in (1, 2, 3, 4)}
     assert found == secrets | {(CONFIG_MAP, f"c{i}") for i in (1, 2, 3)}
+
+
+def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    volume = {"name": "conf", "configMap": {"name": "c"}}
+    folder = set_up(tmp_path, volume)["conf"]
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    news = LoadedSources({"c": {"a": "1", "b.txt": "new"}}, {})
+    Volumes(tmp_path).set_up(pod(volume), news, {"claim"}.__contains__)
+    after = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    assert before["a"] == after["a"]
+    assert before["b.txt"] != after["b.txt"]
+    assert (folder / "b.txt").read_text() == "new"

@@ -2,8 +2,9 @@
 
 Guarantees: init containers in order, each to its success, before the others (those that stay, with
 restartPolicy Always, are waited for until they have started); the pod's status is written by this
-task alone and follows every change; on deletion the containers end within the grace period and only
-then the Pod object, its ports, folders and logs go.
+task alone and follows every change; files of Secrets and ConfigMaps follow those within some seconds
+(by looking again, as the kubelet does); on deletion the containers end within the grace period and
+only then the Pod object, its ports, folders and logs go.
 
 Does not: move a pod, or evict one.
 """
@@ -14,6 +15,7 @@ import functools
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
@@ -25,7 +27,7 @@ from kaos.local.node.images import ImageNotRunnable
 from kaos.local.node.logs import PodLogs
 from kaos.local.node.podrecord import PodWriter, previous_state, started_at
 from kaos.local.node.status import ContainerState, Waiting, pod_status
-from kaos.local.node.volumes import VolumeError, Volumes
+from kaos.local.node.volumes import VolumeError, Volumes, holds_sources
 from kaos.runtime import (
     PERSISTENT_VOLUME_CLAIM,
     Client,
@@ -40,6 +42,7 @@ log = structlog.get_logger("kaos.node")
 _DRAIN_SECONDS = 0.1
 _REPORT_RETRY = 1.0
 _VOLUME_RETRY, _VOLUME_RETRY_LONGEST = 0.5, 10.0
+_VOLUME_REFRESH = 10.0
 DEFAULT_GRACE = 30.0
 
 
@@ -102,6 +105,7 @@ class PodWorker:
             background = [
                 tasks.create_task(self._report_changes()),
                 tasks.create_task(self._obey_stops()),
+                tasks.create_task(self._keep_volumes()),
             ]
             self._changed.set()
             await self._live()
@@ -183,13 +187,11 @@ class PodWorker:
                 continue  # said by the container itself
         return found
 
-    async def _set_up_volumes(self) -> dict[str, Any] | None:
+    async def _set_up_volumes(self) -> dict[str, Path] | None:
         delay, reported = _VOLUME_RETRY, ""
         while not self._stopping.is_set():
             try:
-                loaded = await sources.load(self._tools.client, self._pod)
-                claims = await self._claims()
-                return self._tools.volumes.set_up(self._pod, loaded, claims.__contains__)
+                return await self._write_volumes()
             except VolumeError as error:
                 if str(error) != reported:
                     reported = str(error)
@@ -200,6 +202,21 @@ class PodWorker:
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(delay * 2, _VOLUME_RETRY_LONGEST)
         return None
+
+    async def _write_volumes(self) -> dict[str, Path]:
+        loaded = await sources.load(self._tools.client, self._pod)
+        claims = await self._claims()
+        return self._tools.volumes.set_up(self._pod, loaded, claims.__contains__)
+
+    async def _keep_volumes(self) -> None:
+        """Bring news of Secrets and ConfigMaps into the files of a running pod, until cancelled."""
+        if not any(holds_sources(volume) for volume in self._pod["spec"].get("volumes") or []):
+            return
+        while True:
+            await asyncio.sleep(_VOLUME_REFRESH)
+            # One that is gone leaves its files as they are, as with the kubelet; look again later.
+            with contextlib.suppress(VolumeError, RuntimeFailure):
+                await self._write_volumes()
 
     async def _claims(self) -> set[str]:
         found = set()

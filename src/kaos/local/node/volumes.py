@@ -6,7 +6,7 @@ Layout below the node's folder: `pods/<uid>/volumes/<name>/` goes with the pod;
 Guarantees: a name or a key from a manifest never leads out of its folder; a Secret's files are
 readable by their owner only, from their first byte on; a failed set-up says which volume and why.
 
-Does not: update the files of a ConfigMap or Secret in a running pod (a new pod has the new ones),
+Does not: notice by itself that a ConfigMap or Secret changed (the pod's worker looks again),
 enforce sizes or read-only mounts, or mount the host's own paths (`hostPath` is refused).
 """
 
@@ -108,6 +108,12 @@ class Volumes:
         return [path.name for path in self._pods.iterdir()] if self._pods.is_dir() else []
 
 
+def holds_sources(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume has files of Secrets or ConfigMaps, which may change."""
+    sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
+    return any("configMap" in source or "secret" in source for source in sources)
+
+
 def mounts(container: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, Path]:
     """What stands for a container's mount paths.
 
@@ -186,6 +192,8 @@ def _write(folder: Path, files: Files) -> None:
     for relative, (content, mode) in files.items():
         path = inside(folder, relative)
         path.parent.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
+        if path.is_file() and path.read_bytes() == content:
+            continue  # whoever watches the file shall see news only
         # A new file of the right mode from its first byte on, then put in place.
         whole = path.with_name(f".{path.name}.new")
         whole.unlink(missing_ok=True)
