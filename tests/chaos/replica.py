@@ -19,7 +19,8 @@ import structlog
 
 from kaos.runtime import ClusterConfig, LeaderElection, LeadershipLost, Manager
 from kaos.runtime.manager import run_until_signal
-from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse
+from kaos.runtime.pool import HttpTransport
+from kaos.runtime.transport import HttpRequest, HttpResponse
 from tests.chaos.widgets import WIDGET, widgets
 
 LOST = 3
@@ -38,7 +39,7 @@ def others() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-class Stamping(AiohttpTransport):
+class Stamping(HttpTransport):
     """Stamps each attempt of a write with its time, by the clock that all processes share."""
 
     async def request(self, request: HttpRequest) -> HttpResponse:

@@ -10,13 +10,14 @@ Does not: cache (see `Cache`), or limit its own rate: the server's priority and 
 import builtins
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from kaos.runtime.codec import Object, Page, decode_object, decode_page, encode
 from kaos.runtime.config import ClusterConfig
 from kaos.runtime.discovery import Discovery
 from kaos.runtime.errors import Gone, from_status
+from kaos.runtime.pool import HttpTransport
 from kaos.runtime.requests import (
     Body,
     after_delete,
@@ -30,7 +31,7 @@ from kaos.runtime.requests import (
     tested_version,
 )
 from kaos.runtime.resources import POD, Request, Resource, ResourceType
-from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse, Transport, send
+from kaos.runtime.transport import HttpRequest, HttpResponse, Transport, send
 
 Target: TypeAlias = Resource | Object
 """What the client takes for "a kind": a ResourceType, a model class, or an object of that kind."""
@@ -94,7 +95,7 @@ class Client:
     @classmethod
     def connect(cls, config: ClusterConfig, *, field_manager: str = "kaos-runtime") -> "Client":
         """A client of its own connections; use it as an async context manager, or close it."""
-        return cls(AiohttpTransport(config), field_manager=field_manager)
+        return cls(HttpTransport(config), field_manager=field_manager)
 
     async def __aenter__(self) -> Self:
         return self
@@ -375,7 +376,7 @@ class Client:
         return answer.body
 
     async def _send(self, request: HttpRequest) -> HttpResponse:
-        answer = await send(self.transport, request, check=self._guard)
+        answer = await send(self.transport, replace(request, check=self._guard))
         if answer.status >= 300:
             raise refusal(answer, request)
         return answer

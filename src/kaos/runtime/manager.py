@@ -30,9 +30,10 @@ from kaos.runtime.health import HttpServer, application, serve_http
 from kaos.runtime.informer import Informer
 from kaos.runtime.leader import Elector, LeaderElection
 from kaos.runtime.metrics import Metrics
+from kaos.runtime.pool import HttpTransport
 from kaos.runtime.resources import Resource
 from kaos.runtime.selection import Selection
-from kaos.runtime.transport import AiohttpTransport, Transport
+from kaos.runtime.transport import Transport
 
 _FILLED_WITHIN = 120.0
 _LAST_EVENTS = 2.0
@@ -85,7 +86,7 @@ class Manager:
         tune_collector: bool = False,
     ) -> None:
         self.metrics = Metrics()
-        self._transport = transport or AiohttpTransport(config, self.metrics)
+        self._transport = transport or HttpTransport(config, self.metrics)
         self.client = Client(self._transport, field_manager=field_manager)
         self.cache = Cache(self.client, namespaces=namespaces, metrics=self.metrics)
         instance = instance_name(field_manager)

@@ -12,7 +12,8 @@ from aiohttp import web
 from kaos.runtime import CONFIG_MAP, Client, ClusterConfig, NotLeader, Unreachable
 from kaos.runtime.config import Credentials, Login
 from kaos.runtime.metrics import Metrics
-from kaos.runtime.transport import AiohttpTransport, HttpRequest, HttpResponse, send
+from kaos.runtime.pool import HttpTransport
+from kaos.runtime.transport import HttpRequest, HttpResponse, send
 from tests.unit.runtime.fake import FakeServer, refused, status
 from tests.unit.runtime.support import THINGS, things
 
@@ -33,8 +34,8 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def connected(config: ClusterConfig) -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(config, Metrics())
+async def connected(config: ClusterConfig) -> AsyncIterator[HttpTransport]:
+    transport = HttpTransport(config, Metrics())
     yield transport
     await transport.close()
 
@@ -216,6 +217,37 @@ async def test_a_retry_is_no_way_past_a_lost_lease() -> None:
     with pytest.raises(NotLeader):
         await client.create(CONFIG_MAP.body("a", "default"))
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+async def test_a_login_is_no_way_past_a_lost_lease(refused_first: bool) -> None:
+    """A write was sent again after a 401, whatever had become of the lease during the login."""
+    leading = True
+    writes = 0
+
+    async def login() -> Login:
+        nonlocal leading
+        leading = False  # it took longer than the lease lasts
+        return Login("second")
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal writes
+        writes += 1
+        return web.Response(status=401, text="{}")
+
+    def check() -> None:
+        if not leading:
+            raise NotLeader("write refused")
+
+    async with serving(handler) as url:
+        expires = 0.0 if refused_first else 1.0
+        config = ClusterConfig(url, credentials=Credentials(Login("first", expires=expires), login))
+        async with connected(config) as transport:
+            client = Client(transport)
+            client.guard(check)
+            with pytest.raises(NotLeader):
+                await client.delete(CONFIG_MAP, "a", "default")
+    assert writes == (1 if refused_first else 0)
 
 
 @pytest.mark.looptime
