@@ -1,11 +1,10 @@
 """One connection to one MCP server, by the official SDK.
 
-This is the only module of the agent that imports `mcp` (half a second and 35 MB), and it is
-imported late, in a thread, by an agent that has MCP servers (see `kaos.agent.mcp_pool`).
+This and what it imports are the only modules of the agent that import `mcp` (half a second and
+30 MB), and that late, in a thread, in an agent that has MCP servers (see `kaos.agent.mcp_pool`).
 
-Guarantees: a server that is gone is an error of the call that found out. Without the guard
-below, SDK 2.3 lets a refused connection tear down the whole client and cancel the caller
-(python-sdk issue 3560). A call whose connection was refused is tried again for a moment,
+Guarantees: a server that is gone is an error of the call that found out (see
+`kaos.agent.mcp_transport`). A call whose connection was refused is tried again for a moment,
 because then nobody can have seen it: a restarting server costs no call that was not under way.
 
 Does not: reconnect, or re-list (the pool does).
@@ -16,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import httpx2
 import mcp_types as types
 from mcp.client.client import Client
@@ -26,6 +26,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic_core import to_json
 
 from kaos import __version__, discovery
+from kaos.agent.mcp_transport import LOST, REFUSED, Transport
 from kaos.agent.openai import Json
 from kaos.agent.tools import ToolFailed, result
 
@@ -33,37 +34,6 @@ CONNECT_TIMEOUT = 5.0
 PATIENCE = (0.05, 0.1, 0.25, 0.5, 1.0)  # between tries of a connection that was refused
 _MAX_PAGES = 50
 _MAX_TOOLS = 500
-_REFUSED = "kaos: connection refused"
-_LOST = "kaos: connection lost"
-
-
-class _Guard(httpx2.AsyncBaseTransport):
-    """Turns a failure of the transport into a response, which the SDK knows how to take."""
-
-    def __init__(self) -> None:
-        self._inner = httpx2.AsyncHTTPTransport(
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-        )
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        try:
-            return await self._inner.handle_async_request(request)
-        except httpx2.TransportError as error:
-            refused = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            reason = f"the MCP server cannot be reached: {str(error) or type(error).__name__}"
-            body = {
-                "jsonrpc": "2.0",
-                "id": None,
-                "error": {
-                    "code": types.INTERNAL_ERROR,
-                    "message": reason,
-                    "data": _REFUSED if refused else _LOST,
-                },
-            }
-            return httpx2.Response(503, json=body, request=request)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 class Session:
@@ -91,7 +61,7 @@ class Session:
             try:
                 page = await self._client.list_tools(cursor=cursor, cache_mode="refresh")
             except MCPError as error:
-                if error.data in (_REFUSED, _LOST):
+                if error.data in (REFUSED, LOST):
                     raise ConnectionError(error.message) from error
                 raise
             tools.extend(page.tools)
@@ -111,7 +81,7 @@ class Session:
             try:
                 return await self._call(name, arguments, timeout)
             except MCPError as error:
-                if error.data != _REFUSED or pause is None:
+                if error.data != REFUSED or pause is None:
                     raise ToolFailed(error.message) from error
                 await asyncio.sleep(pause)
         raise AssertionError
@@ -153,7 +123,11 @@ async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIter
 
     limits = httpx2.Timeout(timeout, connect=CONNECT_TIMEOUT)
     async with (
-        httpx2.AsyncClient(transport=_Guard(), timeout=limits) as http,
+        # Calls are limited by the agent, not by connections; cookies are the SDK's business.
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+        ) as connections,
+        httpx2.AsyncClient(transport=Transport(connections), timeout=limits) as http,
         Client(
             streamable_http_client(discovery.locate(url), http_client=http),
             read_timeout_seconds=timeout,

@@ -118,7 +118,7 @@ class ModelClient:
         try:
             async with self._http.post(
                 discovery.locate(f"{self._url}/v1/chat/completions"),
-                data=_upload(payload),
+                data=upload(payload),
                 headers={"content-type": "application/json", **headers, **self._headers},
                 timeout=self._timeout,
                 allow_redirects=False,
@@ -257,8 +257,8 @@ def _encode(body: Json, *, stream: bool) -> bytes:
         raise BadRequest(f"the request cannot be sent to the model: {error}") from error
 
 
-def _upload(payload: bytes) -> bytes | io.BytesIO:
-    # aiohttp sends small bodies at once, and warns of large ones that are not a file.
+def upload(payload: bytes) -> bytes | io.BytesIO:
+    """Return a body as aiohttp likes it: small ones go out at once, large ones from a file."""
     return payload if len(payload) < _LARGE else io.BytesIO(payload)
 
 

@@ -15,7 +15,7 @@ from mcp.server.mcpserver import Context
 
 from kaos.agent import mcp_session
 from kaos.agent.mcp_pool import Server, ToolPool
-from kaos.agent.runs import MemoryRun
+from kaos.agent.runs import MemoryRun, Step, nobody
 from kaos.agent.tools import CallContext, Toolbox, ToolFailed, result
 from kaos.telemetry import serving
 from kaos.testing.model import ScriptedModel, tool_call
@@ -68,6 +68,14 @@ async def test_tools_are_listed_and_called(stateless: bool) -> None:
 async def test_the_url_may_be_the_base_or_the_endpoint(path: str) -> None:
     async with serving.running(echo_server().streamable_http_app()) as url, pooled(url + path) as p:
         assert await call(p, "echo", '{"text": "hi"}') == "echo: hi"
+
+
+async def test_what_is_larger_than_a_buffer_goes_both_ways() -> None:
+    text = "long " * 200_000
+    async with serving.running(echo_server().streamable_http_app()) as url, pooled(url) as pool:
+        (tool,) = pool.tools()
+        answer = await tool.call({"text": text}, CallContext(run="r"), Step("1", nobody))
+    assert answer == result(f"echo: {text}")
 
 
 async def test_wrong_arguments_are_the_servers_error_for_the_model() -> None:
