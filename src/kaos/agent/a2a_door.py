@@ -5,6 +5,9 @@ over JSON-RPC; an answer grows as one artifact; a context is a session of the ag
 caller sees its own tasks only (where nobody is known, those of a context that it names,
 unless `MEMORY_OPEN_LIST`); the latest tasks are kept, and not more than `MAX_TASKS`.
 
+The SDK answers a body that is not UTF-8 by an internal error with a traceback in the log; here
+it is a parse error, as JSON-RPC has it.
+
 Does not: push notifications, files, or tasks that outlive the process.
 """
 
@@ -12,6 +15,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from a2a.auth.user import User
 from a2a.helpers import new_task_from_user_message, new_text_part
@@ -30,8 +34,9 @@ from a2a.types import (
     Task,
 )
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kaos import __version__
 from kaos.agent.auth.caller import caller_of
@@ -60,9 +65,30 @@ async def open_door(exchanges: Exchanges) -> AsyncIterator[ASGIApp]:
     tasks = _LatestTasks(open_list=settings.memory_open_list)
     handler = DefaultRequestHandlerV2(_Executor(exchanges), tasks, card)
     try:
-        yield Starlette(routes=create_jsonrpc_routes(handler, PATH, context_builder=_Contexts()))
+        app = Starlette(routes=create_jsonrpc_routes(handler, PATH, context_builder=_Contexts()))
+        yield partial(_readable, app)
     finally:
         await handler.aclose()
+
+
+async def _readable(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass a request on if its body is text."""
+    try:
+        body = await Request(scope, receive).body()
+        body.decode()
+    except ClientDisconnect:
+        return
+    except UnicodeDecodeError:
+        error = {"code": -32700, "message": "Parse error: the body is not UTF-8"}
+        answer = JSONResponse({"jsonrpc": "2.0", "id": None, "error": error})
+        await answer(scope, receive, send)
+        return
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return first.pop() if first else await receive()
+
+    await app(scope, again, send)
 
 
 class _Caller(User):

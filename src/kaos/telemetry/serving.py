@@ -1,9 +1,11 @@
 """Serving: the one function that puts an ASGI app on a port.
 
 Guarantees: the socket is bound before anything is awaited, so a port that is taken is one
-clear `ListenError`; on SIGTERM or SIGINT new connections are refused, requests in flight
-get `grace` seconds to end, then are cancelled (a stream's handler sees `CancelledError` and
-may say goodbye), the app's lifespan is closed, and `serve` returns.
+clear `ListenError`; on SIGTERM or SIGINT every answer says that it is its connection's last (a
+client that sent its next request on a connection we were just closing lost it), new connections
+are refused after the drain, requests in flight get `grace` seconds to end, then are cancelled (a
+stream's handler sees `CancelledError` and may say goodbye), the app's lifespan is closed, and
+`serve` returns.
 
 Does not: TLS, several workers, or limits on bodies (see `kaos.telemetry.http`).
 
@@ -24,7 +26,7 @@ import signal
 import socket
 import sys
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 _HTTP2 = "hypercorn.protocol.h2"
@@ -47,7 +49,7 @@ sys.modules.setdefault(_HTTP2, _StandIn(_HTTP2))
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 GRACE = 25.0  # below the 30 s after which Kubernetes kills a pod
 KEEP_ALIVE = 75.0  # above the idle time of the gateways in front of us
@@ -88,7 +90,7 @@ async def serve(
     told = stop or asyncio.Event()
     stopping = asyncio.Event()
     pause = float(os.environ.get(DRAIN_VARIABLE) or 0) if drain is None else drain
-    requests = _InFlight(app)
+    requests = _InFlight(app, told)
     config = _Config(sock)
     config.graceful_timeout = grace + _LAST_WORDS
     try:
@@ -151,8 +153,9 @@ class _Config(Config):
 class _InFlight:
     """The app, with a list of the requests it is busy with."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, told: asyncio.Event) -> None:
         self._app = app
+        self._told = told
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,9 +165,22 @@ class _InFlight:
             return
         self._tasks.add(task)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._closing(scope, send))
         finally:
             self._tasks.discard(task)
+
+    def _closing(self, scope: Scope, send: Send) -> Send:
+        """Return `send`, which says `connection: close` once we were told to stop."""
+        if scope["type"] != "http" or scope["http_version"] == "2":
+            return send
+
+        def sending(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and self._told.is_set():
+                headers = [h for h in message.get("headers", ()) if h[0] != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+            return send(message)
+
+        return sending
 
     def cancel(self) -> None:
         """End what is still under way."""

@@ -153,6 +153,27 @@ async def test_while_it_drains_it_serves_and_then_refuses() -> None:
             await http.get(address)
 
 
+async def test_once_told_to_stop_every_answer_is_its_connections_last() -> None:
+    """A client's next request was lost when we closed the connection under it."""
+    stop = asyncio.Event()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = asyncio.create_task(
+        serving.serve(
+            Streams().app,
+            listen="127.0.0.1:0",
+            drain=0.3,
+            stop=stop,
+            on_listening=url.set_result,
+        )
+    )
+    async with aiohttp.ClientSession() as http:
+        for told in (False, True):
+            async with http.get(await url) as answer:
+                assert (answer.headers.get("connection") == "close") is told
+            stop.set()
+    await server
+
+
 async def test_the_drain_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(serving.DRAIN_VARIABLE, "0.2")
     began = asyncio.get_running_loop().time()
