@@ -1,4 +1,6 @@
-"""`python -m kaos.toolserver`: serve the tools that the environment names (see `settings`).
+"""`python -m kaos.toolserver [ARG…]`: serve the tools that the environment names (see `settings`).
+
+Arguments are those of a package's server.
 
 Ends with status 0 when told to stop, 1 when the tools cannot be loaded or the port is taken,
 2 when the environment is wrong; the last line on standard error then says why. That line is
@@ -6,9 +8,12 @@ what a kubelet shows as the reason of a crashed container.
 """
 
 import asyncio
+import contextlib
 import os
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 from kaos.telemetry import logs, serving
 from kaos.telemetry.http import Observed
@@ -16,7 +21,7 @@ from kaos.toolserver import builtin, source
 from kaos.toolserver.settings import Settings, SettingsError
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run the process; returns its exit status."""
     env = os.environ
     # First, or the SDK would set up the root logger with handlers of its own.
@@ -25,12 +30,14 @@ def main() -> int:
         settings = Settings.from_env(env)
     except SettingsError as error:
         return _fail(error, 2)
+    if settings.package or settings.url or settings.builtin not in ("", *builtin.BUILTIN):
+        return _bridge(settings, arguments)
 
     from kaos.toolserver import server  # noqa: PLC0415 - half a second; a wrong setting needs none
 
     try:
         if settings.builtin:
-            found = builtin.find(settings.builtin)
+            found = builtin.BUILTIN[settings.builtin]
             tools, instructions = list(found.tools), found.instructions
         else:
             tools, instructions = source.load(settings.source), ""
@@ -42,12 +49,22 @@ def main() -> int:
             server.log.info("serving tools", server=settings.name, tools=names, url=url)
 
         asyncio.run(serving.serve(Observed(app), listen=settings.listen, on_listening=listening))
-    except (
-        builtin.UnknownBuiltinError,
-        source.SourceError,
-        server.ToolSchemaError,
-        serving.ListenError,
-    ) as error:
+    except (source.SourceError, server.ToolSchemaError, serving.ListenError) as error:
+        return _fail(error, 1)
+    return 0
+
+
+def _bridge(settings: Settings, arguments: list[str]) -> int:
+    """Serve what another MCP server does: a package's, or one at a URL."""
+    from kaos.toolserver import bridge, packages  # noqa: PLC0415 - as above
+
+    try:
+        with contextlib.ExitStack() as stack:
+            folder = settings.folder or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="kaos-package-"))
+            )
+            asyncio.run(bridge.run(settings, arguments, folder))
+    except (bridge.BridgeError, packages.PackageError, serving.ListenError) as error:
         return _fail(error, 1)
     return 0
 
@@ -58,7 +75,7 @@ def _fail(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     if threading.active_count() > 1:

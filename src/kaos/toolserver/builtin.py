@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class UnknownBuiltinError(Exception):
-    """No built-in server has this name."""
-
-
 @dataclass(frozen=True, slots=True)
 class Builtin:
     """A server made of functions of ours.
@@ -40,18 +36,3 @@ BUILTIN: Mapping[str, Builtin] = {
         instructions="Use the echo tool to repeat a message word for word.", tools=(echo,)
     ),
 }
-
-
-def find(name: str) -> Builtin:
-    """Look a built-in server up.
-
-    Raises:
-        UnknownBuiltinError: There is none of that name.
-    """
-    try:
-        return BUILTIN[name]
-    except KeyError:
-        known = ", ".join(sorted(BUILTIN))
-        raise UnknownBuiltinError(
-            f"there is no built-in MCP server {name!r}; built in: {known}"
-        ) from None

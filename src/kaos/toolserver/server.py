@@ -15,7 +15,7 @@ than `MAX_THREADS` run at once.
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -24,6 +24,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import InvalidSignature, ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
+from mcp_types import Tool
 from pydantic.errors import PydanticUserError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -65,16 +66,43 @@ def build_server(
     return server
 
 
-def build_app(server: MCPServer[Any], *, allowed_hosts: Sequence[str] | None) -> Starlette:
+class Served(Protocol):
+    """What `build_app` needs of an MCP server."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    async def list_tools(self) -> Sequence[Tool]:
+        """Its tools."""
+
+    def streamable_http_app(
+        self, *, stateless_http: bool, transport_security: TransportSecuritySettings | None
+    ) -> Starlette:
+        """The app that serves `/mcp`."""
+
+
+def build_app(
+    server: Served,
+    *,
+    allowed_hosts: Sequence[str] | None,
+    problem: Callable[[], str] = lambda: "",
+) -> Starlette:
     """Put a server behind `/mcp`, `/tools`, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
-        server: From `build_server`.
+        server: From `build_server`, or a bridge.
         allowed_hosts: Host names that `/mcp` answers to, with any port; None for all.
+        problem: Why it is not ready; empty when it is. Functions are loaded before the port is
+            opened: who can ask is answered.
     """
 
     async def ok(_: Request) -> Response:
         return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        why = problem()
+        return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
 
     async def tools(_: Request) -> Response:
         return JSONResponse(
@@ -96,8 +124,7 @@ def build_app(server: MCPServer[Any], *, allowed_hosts: Sequence[str] | None) ->
     )
     app.router.routes += [
         Route("/healthz", ok),
-        # The tools are loaded before the port is opened: who can ask is answered.
-        Route("/readyz", ok),
+        Route("/readyz", ready),
         Route("/tools", tools),
         Route("/metrics", metrics.page),
     ]

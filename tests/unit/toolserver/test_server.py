@@ -12,8 +12,9 @@ from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
 from kaos.telemetry.serving import running
-from kaos.toolserver.builtin import BUILTIN, UnknownBuiltinError, find
+from kaos.toolserver.builtin import BUILTIN
 from kaos.toolserver.server import ToolSchemaError, build_app, build_server
+from kaos.toolserver.settings import SOURCES
 
 
 def text(result: object) -> str:
@@ -136,15 +137,12 @@ def test_a_signature_without_a_schema_names_the_function() -> None:
 
 
 async def test_the_builtin_echo_server() -> None:
-    builtin = find("test-mcp-echo-server")
+    builtin = BUILTIN["test-mcp-echo-server"]
     server = build_server("echo", builtin.tools, instructions=builtin.instructions)
     async with Client(server) as client:
         assert text(await client.call_tool("echo", {"message": "Hëllo\n"})) == "Hëllo\n"
         tool = (await client.list_tools()).tools[0]
     assert tool.input_schema["required"] == ["message"]
-    with pytest.raises(UnknownBuiltinError, match="built in: test-mcp-echo-server"):
-        find("mcp-server-none")
-    assert list(BUILTIN) == ["test-mcp-echo-server"]
 
 
 async def start(**env: str) -> asyncio.subprocess.Process:
@@ -160,7 +158,16 @@ async def start(**env: str) -> asyncio.subprocess.Process:
 @pytest.mark.parametrize(
     ("env", "status", "last"),
     [
-        ({}, 2, "kaos.toolserver: set one of MCP_BUILTIN and MCP_TOOLS_STRING: neither is set"),
+        (
+            {},
+            2,
+            f"kaos.toolserver: set one of {', '.join(SOURCES)}: none is set",
+        ),
+        (
+            {"MCP_PACKAGE": "../evil"},
+            1,
+            "kaos.toolserver: '../evil' is not the name of a package for python",
+        ),
         (
             {"MCP_TOOLS_STRING": "def a(): ...\ndef f(:"},
             1,

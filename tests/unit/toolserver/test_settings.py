@@ -10,9 +10,16 @@ def test_defaults() -> None:
     assert settings.allowed_hosts == LOCALHOST
 
 
-@pytest.mark.parametrize("env", [{}, {"MCP_BUILTIN": "a", "MCP_TOOLS_STRING": "b"}])
-def test_exactly_one_kind_of_tools(env: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="MCP_BUILTIN and MCP_TOOLS_STRING"):
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({}, "none is set"),
+        ({"MCP_BUILTIN": "a", "MCP_TOOLS_STRING": "b"}, "MCP_BUILTIN and MCP_TOOLS_STRING are set"),
+        ({"MCP_PACKAGE": "a", "MCP_RUNTIME": "ruby"}, "MCP_RUNTIME is 'ruby'"),
+    ],
+)
+def test_exactly_one_kind_of_tools(env: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
         Settings.from_env(env)
 
 
