@@ -8,6 +8,7 @@ from typing import Any
 
 from kaos.api.agent import (
     Agent,
+    AgentAutoscaling,
     AgentConfig,
     AgentNetwork,
     AgentSpec,
@@ -48,6 +49,7 @@ __all__ = [
     "MODELS",
     "VERSION",
     "Agent",
+    "AgentAutoscaling",
     "AgentConfig",
     "AgentNetwork",
     "AgentSpec",

@@ -20,7 +20,7 @@ from kaos.api.meta import (
     column,
 )
 from kaos.api.pod import EnvVars, KeySource
-from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
+from kaos.api.workload import Autoscaling, Workload, WorkloadSpec, WorkloadStatus
 
 ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 ToolNames = Annotated[
@@ -129,6 +129,19 @@ class AgentNetwork(Model):
     )
 
 
+class AgentAutoscaling(Autoscaling):
+    """How many pods, by how busy they are."""
+
+    target_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        alias="targetRunsPerPod",
+        description="How many requests a pod shall have under way on average. Needs metrics of "
+        "pods in the cluster (custom.metrics.k8s.io) that include the agents' kaos_agent_runs.",
+    )
+
+
 class AgentSpec(WorkloadSpec):
     """What the user wants of an Agent."""
 
@@ -167,6 +180,10 @@ class AgentSpec(WorkloadSpec):
     )
     agent_network: AgentNetwork = Field(
         default_factory=AgentNetwork, description="Whom it may ask, and who may ask it."
+    )
+    autoscaling: AgentAutoscaling | None = Field(
+        default=None,
+        description="A HorizontalPodAutoscaler decides how many pods; replicas is not used then.",
     )
     auth: Auth | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from kaos.reconcilers.grants import REFERENCE_GRANT
 from kaos.reconcilers.mcpserver import MCPServerReconciler
 from kaos.reconcilers.metadata_only import MetadataOnly
 from kaos.reconcilers.modelapi import ModelAPIReconciler
+from kaos.reconcilers.pod_metrics import API_SERVICE, POD_METRICS
 from kaos.reconcilers.references import REFERENCES, index_keys
 from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.workload import CHILD_KINDS, PODS_OF, workload_key
@@ -100,6 +101,13 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
 
         return Watches(REFERENCE_GRANT, to_requests, optional=True)
 
+    def scaled_by_runs(extension: Object) -> Iterable[Request]:
+        """An adapter for metrics of pods concerns agents that are scaled by theirs."""
+        if extension.spec.get("group") == POD_METRICS:
+            for agent in cache.list(Agent):
+                if "targetRunsPerPod" in (agent.spec.get("autoscaling") or {}):
+                    yield agent.key
+
     agent_watches = [
         users("ModelAPI"),
         users("MCPServer"),
@@ -109,6 +117,7 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
         pods(Agent),
         *referenced(Agent),
         granted(Agent),
+        Watches(API_SERVICE, scaled_by_runs, optional=True),
     ]
     return [
         Controller(

@@ -1,11 +1,17 @@
 """The Agent's reconciler: which model, which servers, which peers, and who has the short path."""
 
+from dataclasses import replace
+from typing import Any
+
 from kaos.api import GROUP, Agent, MCPServer, Mode, ModelAPI, ServerType
+from kaos.reconcilers.availability import Availability
 from kaos.reconcilers.children.agent import agent_children, endpoint
 from kaos.reconcilers.children.names import Ref, ref, service_name
 from kaos.reconcilers.children.network import declared
+from kaos.reconcilers.children.scaling import target_runs
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.dependencies import Dependency
+from kaos.reconcilers.pod_metrics import POD_METRICS, has_pod_metrics
 from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.workload import Plan, WorkloadReconciler
 from kaos.runtime import HTTP_ROUTE, Object
@@ -13,6 +19,9 @@ from kaos.runtime import HTTP_ROUTE, Object
 AGENTS_NAMED = "kaos.tools/agents-named"
 USES = "kaos.tools/uses"
 MODEL_NAME = "MODEL_NAME"
+NO_POD_METRICS = (
+    f"autoscaling goes by CPU alone: nobody serves {POD_METRICS}, so targetRunsPerPod waits for it"
+)
 
 
 class AgentReconciler(WorkloadReconciler[Agent]):
@@ -62,6 +71,14 @@ class AgentReconciler(WorkloadReconciler[Agent]):
             unrouted="" if exposed else "agentNetwork.expose is false",
             route_conflict=conflict or "",
         )
+
+    async def observe(self, resource: Agent, seen: Availability) -> tuple[Finding, dict[str, Any]]:
+        """The Available condition, with a note if scaling cannot go by what was asked for."""
+        finding, extra = await super().observe(resource, seen)
+        if target_runs(resource) is not None and not has_pod_metrics(self.cache):
+            message = f"{finding.message}; {NO_POD_METRICS}"
+            finding = replace(finding, message=message)
+        return finding, extra
 
     def _model_api(self, agent: Agent) -> ModelAPI | None:
         target = ref(agent.spec.model_api, agent.namespace)

@@ -17,11 +17,18 @@ from kaos.api import InvalidSpecError, Workload
 from kaos.reconcilers.availability import Availability, PodView, availability
 from kaos.reconcilers.children.names import Ref, child_name, selector
 from kaos.reconcilers.children.patch import PatchError
-from kaos.reconcilers.children.scaling import HEIR, handed_over, scaled, scaling_children
+from kaos.reconcilers.children.scaling import (
+    HEIR,
+    handed_over,
+    scaled,
+    scaling_children,
+    target_runs,
+)
 from kaos.reconcilers.children.workload import Manifest
 from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase
 from kaos.reconcilers.dependencies import Dependency, finding
 from kaos.reconcilers.grants import Grants
+from kaos.reconcilers.pod_metrics import has_pod_metrics
 from kaos.reconcilers.references import ANNOTATION, References
 from kaos.reconcilers.report import report
 from kaos.reconcilers.routes import routed
@@ -194,7 +201,10 @@ class WorkloadReconciler(Generic[R]):
         live = self.deployment(resource)
         pod: Manifest = {}
         digest, children = "", []
-        scaling = scaling_children(resource) if plan.available is None else []
+        scaling: list[Manifest] = []
+        if plan.available is None:
+            by_runs = target_runs(resource) is not None and has_pod_metrics(self.cache)
+            scaling = scaling_children(resource, pod_metrics=by_runs)
         for child in [*plan.children, *scaling]:
             if child["kind"] == DEPLOYMENT.kind:
                 pod = child["spec"]["template"]["spec"]

@@ -45,3 +45,32 @@ def by_kind(children: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found = {child["kind"]: child for child in children}
     assert len(found) == len(children)
     return found
+
+
+def foreign_kind(group: str, version: str, kind: str, scope: str = "Namespaced") -> dict[str, Any]:
+    """A definition of somebody else's kind, that takes anything."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    plural = f"{kind.lower()}s"
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": scope,
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+            },
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": anything},
+                }
+            ],
+        },
+    }

@@ -70,7 +70,7 @@ def children(resource: Workload, others: list[Workload]) -> list[dict[str, Any]]
         case _:
             raise AssertionError(resource)
     if made:
-        made += scaling_children(resource)
+        made += scaling_children(resource, pod_metrics=True)
     return [scaled(c, resource, None) if c["kind"] == "Deployment" else c for c in made]
 
 

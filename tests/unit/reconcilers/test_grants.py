@@ -10,33 +10,10 @@ from kaos.reconcilers.children.agent import agent_children
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import DEPLOYMENT, NETWORK_POLICY, Object
 from tests.unit.reconcilers.harness import ECHO, HOSTED, Cluster, ready, says
-from tests.unit.reconcilers.resources import agent, by_kind, env_of
+from tests.unit.reconcilers.resources import agent, by_kind, env_of, foreign_kind
 
 GROUP = "gateway.networking.k8s.io"
-ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-GRANT_CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": f"referencegrants.{GROUP}"},
-    "spec": {
-        "group": GROUP,
-        "scope": "Namespaced",
-        "names": {
-            "kind": "ReferenceGrant",
-            "listKind": "ReferenceGrantList",
-            "plural": "referencegrants",
-            "singular": "referencegrant",
-        },
-        "versions": [
-            {
-                "name": "v1beta1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": ANYTHING}}},
-            }
-        ],
-    },
-}
+GRANT_CRD = foreign_kind(GROUP, "v1beta1", "ReferenceGrant")
 
 
 def grant(kind: str = "ModelAPI", namespace: str = "default") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import yaml
 
 from kaos.api import MODELS
 from kaos.reconcilers.grants import REFERENCE_GRANT
+from kaos.reconcilers.pod_metrics import API_SERVICE
 from kaos.reconcilers.workload import CHILD_KINDS
 from kaos.runtime import POD, SECRET, ResourceType
 
@@ -31,7 +32,7 @@ def verbs(resource: ResourceType, subresource: str = "") -> set[str]:
 def test_children_may_be_written_and_others_watched() -> None:
     for child in CHILD_KINDS:
         assert verbs(child) == {"get", "list", "watch", "create", "patch", "delete"}, child
-    for kind in (*map(ResourceType.of, MODELS), POD, REFERENCE_GRANT):
+    for kind in (*map(ResourceType.of, MODELS), POD, REFERENCE_GRANT, API_SERVICE):
         assert verbs(kind) >= WATCHED, kind
         assert not verbs(kind) & {"create", "update", "patch", "delete"}, kind
     for model in MODELS:
@@ -43,7 +44,8 @@ def test_secrets_are_watched_and_never_got_or_written() -> None:
 
 
 def test_nothing_is_granted_that_nobody_uses() -> None:
-    used = {(kind.group, kind.plural) for kind in (*CHILD_KINDS, POD, SECRET, REFERENCE_GRANT)}
+    others = (POD, SECRET, REFERENCE_GRANT, API_SERVICE)
+    used = {(kind.group, kind.plural) for kind in (*CHILD_KINDS, *others)}
     used |= {(model.GROUP, model.PLURAL) for model in MODELS}
     used |= {("events.k8s.io", "events")}
     assert {(group, name.partition("/")[0]) for group, name in allowed()} == used

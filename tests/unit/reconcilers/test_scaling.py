@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from kaos import api
+from kaos.agent import limits
 from kaos.api import InvalidSpecError
 from kaos.reconcilers.children.agent import agent_children
+from kaos.reconcilers.children.scaling import RUNS as RUNS_METRIC
 from kaos.reconcilers.children.scaling import scaling_children
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import (
@@ -14,9 +16,10 @@ from kaos.runtime import (
     HORIZONTAL_POD_AUTOSCALER,
     POD_DISRUPTION_BUDGET,
     Object,
+    find_condition,
 )
 from tests.unit.reconcilers.harness import Cluster
-from tests.unit.reconcilers.resources import agent, by_kind, hosted
+from tests.unit.reconcilers.resources import agent, by_kind, foreign_kind, hosted
 
 AUTO = {"autoscaling": {"minReplicas": 2, "maxReplicas": 5}}
 AGENT = {"modelAPI": "ollama"}
@@ -49,6 +52,29 @@ def test_the_autoscaler_goes_by_the_cpu_of_the_deployments_pods() -> None:
     assert target == {"type": "Utilization", "averageUtilization": 60}
 
 
+RUNS = {"autoscaling": {"maxReplicas": 3, "targetRunsPerPod": 20}}
+
+
+@pytest.mark.parametrize(("served", "kinds"), [(True, ["Resource", "Pods"]), (False, ["Resource"])])
+def test_it_goes_by_runs_under_way_where_somebody_serves_that_metric(
+    served: bool, kinds: list[str]
+) -> None:
+    wish = agent(autoscaling=RUNS["autoscaling"])
+    made = by_kind(scaling_children(wish, pod_metrics=served))
+    metrics = made["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert [metric["type"] for metric in metrics] == kinds
+    if served:
+        assert metrics[1]["pods"] == {
+            "metric": {"name": "kaos_agent_runs"},
+            "target": {"type": "AverageValue", "averageValue": "20"},
+        }
+
+
+def test_the_metric_is_one_that_agents_have() -> None:
+    (family,) = limits._running.collect()
+    assert family.name == RUNS_METRIC
+
+
 def test_scaling_does_not_change_the_pods() -> None:
     def template(**spec: Any) -> Any:
         children = by_kind(agent_children(agent(**spec), "m", Settings(), routes=False))
@@ -69,6 +95,48 @@ def test_pods_that_would_share_a_volume_are_refused() -> None:
     body["spec"]["autoscaling"] = {"maxReplicas": 2}
     with pytest.raises(InvalidSpecError, match=r"cannot share hostedConfig\.storage"):
         api.ModelAPI.parse(body)
+
+
+def extension(group: str, *, available: bool) -> dict[str, Any]:
+    """How a cluster tells of somebody who extends its API."""
+    status = {"conditions": [{"type": "Available", "status": str(available)}]}
+    return {
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": f"v1.{group}"},
+        "spec": {"group": group, "version": "v1"},
+        "status": status,
+    }
+
+
+async def test_metrics_of_pods_are_used_from_when_to_when_they_are_served(
+    cluster: Cluster,
+) -> None:
+    await cluster.client.apply(
+        foreign_kind("apiregistration.k8s.io", "v1", "APIService", scope="Cluster")
+    )
+    await cluster.ready_model()
+    await cluster.apply("Agent", "one", {**AGENT, **RUNS})
+    await cluster.roll_out("one")
+
+    def says_why(agent: Object) -> bool:
+        found = find_condition(agent.status.get("conditions", ()), "Available") or {}
+        return "nobody serves custom.metrics.k8s.io" in found.get("message", "")
+
+    def metrics(number: int) -> Any:
+        return lambda scaler: len(scaler.spec["metrics"]) == number
+
+    await cluster.eventually(api.Agent, "one", says_why)
+    for group, available, expected in (
+        ("metrics.k8s.io", True, 1),
+        ("custom.metrics.k8s.io", True, 2),
+        ("custom.metrics.k8s.io", False, 1),
+    ):
+        await cluster.granted(extension(group, available=available))
+        await cluster.eventually(HORIZONTAL_POD_AUTOSCALER, "one", metrics(expected))
+        if expected == 2:
+            await cluster.eventually(api.Agent, "one", lambda a: not says_why(a))
+    await cluster.eventually(api.Agent, "one", says_why)
 
 
 def replicas(number: int) -> Any:

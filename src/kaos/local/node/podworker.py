@@ -2,7 +2,7 @@
 
 Guarantees: init containers in order, each to its success, before the others (those that stay, with
 restartPolicy Always, are waited for until they have started); the pod's status is written by this
-task alone and follows every change; files of Secrets and ConfigMaps follow those within some seconds
+task alone and follows every change; files of Secrets and ConfigMaps follow those in some seconds
 (by looking again, as the kubelet does); on deletion the containers end within the grace period and
 only then the Pod object, its ports, folders and logs go.
 

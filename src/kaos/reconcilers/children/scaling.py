@@ -11,13 +11,15 @@ And a field that nobody owns any more is removed by server-side apply and comes 
 one pod; so before the first apply without the number, somebody else must own it (`handed_over`).
 """
 
-from kaos.api import Workload
+from kaos.api import AgentAutoscaling, Workload
 from kaos.reconcilers.children.names import child_name, selector
 from kaos.reconcilers.children.workload import Manifest, metadata
 from kaos.runtime import Object
 
 DECLARED = "kaos.tools/replicas"
 AUTOSCALED = "autoscaled"
+RUNS = "kaos_agent_runs"
+"""The agents' gauge of runs under way, as their /metrics has it."""
 HEIR = "kaos-replicas"
 """The field manager that keeps the number when it is handed over to an autoscaler."""
 
@@ -62,11 +64,23 @@ def handed_over(resource: Workload, live: Object | None) -> Manifest | None:
     }
 
 
-def scaling_children(resource: Workload) -> list[Manifest]:
-    """The autoscaler, if one is wanted, and the disruption budget of several pods."""
+def target_runs(resource: Workload) -> int | None:
+    """How many runs a pod shall have under way, if the user wants scaling to go by that."""
+    wish = resource.spec.autoscaling
+    return wish.target_runs if isinstance(wish, AgentAutoscaling) else None
+
+
+def scaling_children(resource: Workload, *, pod_metrics: bool = False) -> list[Manifest]:
+    """The autoscaler, if one is wanted, and the disruption budget of several pods.
+
+    Args:
+        resource: the owner.
+        pod_metrics: whether the cluster has metrics of pods. An autoscaler that asks for one that
+            nobody serves never scales down, so it is asked for only then.
+    """
     spec, found = resource.spec, []
     if spec.autoscaling is not None and not spec.suspend:
-        found.append(_autoscaler(resource))
+        found.append(_autoscaler(resource, pod_metrics=pod_metrics))
     if spec.least_replicas > 1:
         found.append(
             {
@@ -89,10 +103,15 @@ def _declared(resource: Workload) -> str:
     return AUTOSCALED if spec.autoscaling is not None else str(spec.replicas)
 
 
-def _autoscaler(resource: Workload) -> Manifest:
+def _autoscaler(resource: Workload, *, pod_metrics: bool) -> Manifest:
     wish = resource.spec.autoscaling
     assert wish is not None  # noqa: S101 - the caller has looked
     target = {"type": "Utilization", "averageUtilization": wish.target_cpu}
+    metrics: list[Manifest] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    runs = target_runs(resource)
+    if runs is not None and pod_metrics:
+        average = {"type": "AverageValue", "averageValue": str(runs)}
+        metrics.append({"type": "Pods", "pods": {"metric": {"name": RUNS}, "target": average}})
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -105,6 +124,6 @@ def _autoscaler(resource: Workload) -> Manifest:
             },
             "minReplicas": wish.min_replicas,
             "maxReplicas": wish.max_replicas,
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "metrics": metrics,
         },
     }
