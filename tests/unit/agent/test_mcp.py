@@ -1,6 +1,7 @@
 """MCP servers: real ones of the SDK, killed and restarted; and the pool on virtual time."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -354,3 +355,28 @@ async def test_an_sdk_that_cancels_itself_does_not_end_the_task() -> None:
         await asyncio.sleep(5)
         assert server.status.state == "ready"
     assert sessions == 2
+
+
+_ALONE = """
+import asyncio, sys
+from kaos.agent import mcp_session
+
+async def main(url):
+    async with mcp_session.connect(url, asyncio.Event(), 5) as session:
+        print((await session.call("echo", {"text": "hi"}, 5))["content"])
+
+asyncio.run(main(sys.argv[1]))
+print([name for name in ("mcp.server", "cryptography") if name in sys.modules])
+from kaos.agent import mcp_door
+print(mcp_door.MCPServer("real").name)
+"""
+
+
+async def test_the_client_comes_without_the_sdks_server_and_the_door_with_it(
+    tool_server: str,
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _ALONE, f"{tool_server}/mcp"), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert said.decode().splitlines() == ["echo: hi", "[]", "real"]
