@@ -31,6 +31,7 @@ from kaos.modelapi.errors import OpenAIError, model_not_found, plain, respond
 from kaos.modelapi.http import ClientGoneError, json_object
 from kaos.telemetry import metrics
 from kaos.telemetry.http import Observed
+from kaos.telemetry.traced import traced
 
 _PATHS = ("chat/completions", "completions", "responses", "embeddings")
 
@@ -143,7 +144,7 @@ def build_app(config: GatewayConfig, env: Mapping[str, str]) -> ASGIApp:
         lifespan=gateway.lifespan,
         exception_handlers={OpenAIError: respond, HTTPException: respond},
     )
-    return Observed(app, on_error=plain)
+    return Observed(traced(app, "modelapi"), on_error=plain)
 
 
 async def _ok(_: Request) -> Response:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kaos.telemetry import logs, serving
 from kaos.telemetry.http import Observed
+from kaos.telemetry.traced import traced
 from kaos.toolserver import builtin, source
 from kaos.toolserver.settings import Settings, SettingsError
 
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> int:
         def listening(url: str) -> None:
             server.log.info("serving tools", server=settings.name, tools=names, url=url)
 
-        asyncio.run(serving.serve(Observed(app), listen=settings.listen, on_listening=listening))
+        served = Observed(traced(app, settings.name))
+        asyncio.run(serving.serve(served, listen=settings.listen, on_listening=listening))
     except (source.SourceError, server.ToolSchemaError, serving.ListenError) as error:
         return _fail(error, 1)
     return 0

@@ -41,6 +41,7 @@ from starlette.applications import Starlette
 from kaos import __version__
 from kaos.telemetry import serving
 from kaos.telemetry.http import Observed
+from kaos.telemetry.traced import traced
 from kaos.toolserver import packages
 from kaos.toolserver.server import build_app
 from kaos.toolserver.settings import Settings
@@ -329,7 +330,8 @@ async def run(settings: Settings, arguments: Sequence[str], folder: Path) -> Non
 
     app = build_app(bridge, allowed_hosts=settings.allowed_hosts, problem=lambda: bridge.problem)
     working = asyncio.create_task(work())
-    serving_ = asyncio.create_task(serving.serve(Observed(app), listen=settings.listen))
+    served = Observed(traced(app, settings.name))
+    serving_ = asyncio.create_task(serving.serve(served, listen=settings.listen))
     try:
         await asyncio.wait([working, serving_], return_when=asyncio.FIRST_COMPLETED)
         if working.done():
