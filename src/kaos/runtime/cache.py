@@ -88,6 +88,11 @@ class Cache:
             finally:
                 self._group = None
 
+    def refresh(self) -> None:
+        """List the newest state of all kinds; until then they are not synced."""
+        for informer in self.informers():
+            informer.refresh()
+
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
         """One object, or None."""
         return self._known(resource).store.get(Request(namespace, name))

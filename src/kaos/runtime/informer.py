@@ -67,6 +67,7 @@ class Informer:
         self._namespaces = namespaces
         self._scopes = self._make_scopes(namespaces)
         self._running = False
+        self._reflectors: list[Reflector] = []
         self._handlers: list[Handler] = []
         self._on_served: list[Callable[[bool], None]] = []
         self._state = asyncio.Event()
@@ -140,7 +141,15 @@ class Informer:
                     watcher=self._new_watcher(),
                     metrics=self._metrics,
                 )
+                self._reflectors.append(reflector)
                 group.start_soon(reflector.run)
+
+    def refresh(self) -> None:
+        """List the newest state; until then the kind is not synced. What is cached stays."""
+        for scope in self._scopes.values():
+            scope.served = None
+        for reflector in self._reflectors:
+            reflector.refresh()
 
     async def wait_synced(self) -> None:
         """Wait until the kind is listed: as long as it takes, the caller sets the deadline."""

@@ -5,8 +5,9 @@ not renew for `renew_deadline` gives up before anybody else may take the lease; 
 process or a blocked event loop cannot give up in time, `check`, which the client calls before every
 write, compares the deadline itself: no write begins after it. A second clock, which goes on while
 the machine is suspended (Python's own stands still then), guards against waking up as a leader
-whose lease somebody else took long ago. The lease is released last, when
-nothing of ours writes any more.
+whose lease somebody else took long ago; and one that finds the lease released by somebody else is
+not its leader any more, whatever it remembers. The lease is released last, when nothing of ours
+writes any more.
 Does not: recall a write that was already sent when the process froze (the API has no fencing
 tokens); conditional writes refuse those.
 Which failures taught it: two leaders after a pause (kubernetes#23731), a lease that cannot be
@@ -89,6 +90,7 @@ class Elector:
         self._deadline = float("-inf")
         self._asleep = float("inf")
         self._answered = float("-inf")
+        self._renewing = False
         self._log = _log.bind(lease=f"{settings.namespace}/{settings.name}", identity=self.identity)
 
     @property
@@ -109,8 +111,10 @@ class Elector:
     async def acquire(self) -> None:
         """Wait until we lead."""
         self._log.info("leader.waiting")
+        self._renewing = False
         while not await self._try():
             await self._pause()
+        self._renewing = True
         self._log.info("leader.elected")
 
     async def renew(self) -> None:
@@ -178,7 +182,9 @@ class Elector:
             if version != self._observed[0]:
                 self._observed = (version, loop.time())
             expires = self._observed[1] + float(spec.get("leaseDurationSeconds") or 0)
-            if holder not in ("", self.identity) and loop.time() < expires:
+            theirs = holder not in ("", self.identity) and loop.time() < expires
+            # Who wakes up to find the lease free again has missed another leader's time.
+            if theirs or (self._renewing and holder != self.identity):
                 self._deadline = float("-inf")
                 return False
             await self._client.update(self._body(self._spec(lease), lease))

@@ -206,6 +206,8 @@ class Manager:
             await self._elector.acquire()
             self.metrics.leader.labels(self._lease_name).set(1)
             lease.start(self._elector.renew)
+            # A watch may lag behind what the leader before us has seen and done.
+            self.cache.refresh()
         for controller in self._controllers.values():
             work.start(controller.run)
         for controller in self._controllers.values():

@@ -65,6 +65,12 @@ class Reflector:
         self._events = metrics.watch_events.labels(str(resource))
         self._lists = metrics.lists.labels(str(resource))
         self._failures = metrics.watch_failures.labels(str(resource))
+        self._doing = anyio.CancelScope()
+
+    def refresh(self) -> None:
+        """Leave whatever is being done, also a rest after failures, and list the newest state."""
+        self._watcher.on_doubt(asyncio.get_running_loop().time())
+        self._doing.cancel()
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -72,13 +78,14 @@ class Reflector:
         while True:
             action = self._watcher.next_action(now())
             try:
-                match action:
-                    case Wait(seconds):
-                        await anyio.sleep(seconds)
-                    case ListPage(params):
-                        await self._list(params)
-                    case OpenWatch(params, idle):
-                        await self._watch(params, idle)
+                with anyio.CancelScope() as self._doing:
+                    match action:
+                        case Wait(seconds):
+                            await anyio.sleep(seconds)
+                        case ListPage(params):
+                            await self._list(params)
+                        case OpenWatch(params, idle):
+                            await self._watch(params, idle)
             except (ApiError, Unreachable) as error:
                 self._told(error, self._watcher.on_error(error, now()))
             except msgspec.MsgspecError as error:

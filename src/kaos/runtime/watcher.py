@@ -17,6 +17,8 @@ The rules, with the failures that taught them:
   that closes at once without a word (kubernetes#137089); each leads to exactly one new list.
 * 429 and connection failures say nothing about our history: watch again later, never list.
 * Events of a watch from version "" or "0" come in no order of versions: only later ones count.
+* Who begins to lead lists the newest state first: a watch that lags (it rests after failures, or
+  its silence is not noticed yet) shows less than the last leader knew, so its work looks wrong.
 * 404 means the kind is not served. A server that is starting may say so for a moment, so a kind
   that was served is given up only when that lasts.
 """
@@ -211,6 +213,12 @@ class Watcher:
         """Nothing came for too long: the connection is taken for dead."""
         if self._initial is not None:
             self._fall_back()
+
+    def on_doubt(self, now: float) -> None:
+        """What we know may be older than what others acted on: list the newest state at once."""
+        self._list_again("")
+        self._initial = None
+        self._not_before = now
 
     def on_error(self, error: Exception, now: float) -> Effect | None:
         """A list or watch was refused, failed, or broke off."""

@@ -6,9 +6,10 @@ import time
 import anyio
 import pytest
 
-from kaos.runtime import Controller, LeaderElection, LeadershipLost, NotLeader
+from kaos.runtime import Controller, LeaderElection, LeadershipLost, NotLeader, Request
 from kaos.runtime.client import Client
 from kaos.runtime.leader import Elector
+from kaos.runtime.transport import HttpRequest, HttpResponse
 from tests.unit.runtime.fake import Body, FakeServer, refused, status
 from tests.unit.runtime.support import (
     LEASES,
@@ -206,6 +207,68 @@ async def test_the_lease_is_released_after_the_last_write(server: FakeServer) ->
     assert things(server).objects["default", "a"]["status"] == {"done": True}
     writes = [r for r in server.asked() if r.method != "GET"]
     assert writes[-1].path.endswith("/leases/lock")
+    assert lease(server)["holderIdentity"] == ""
+
+
+async def test_a_new_leader_acts_on_nothing_older_than_its_election(server: FakeServer) -> None:
+    """The chaos test: a standby whose watch lagged made things for an object that was gone."""
+    predecessor = elector(server, "predecessor")
+    await predecessor.acquire()
+    recorder = Recorder()
+    seen: list[object] = []
+
+    async def act(request: Request) -> None:
+        seen.append(made.cache.get(THING, request.name, request.namespace))
+
+    recorder.act = act
+    made = manager(server, SETTINGS)
+    made.add(Controller("t", recorder, for_=THING))
+    async with running(made, wait=False):
+        await settle(5)
+        for watch in things(server).watches:
+            watch.silent = True
+        things(server).delete("a")
+        assert made.cache.get(THING, "a", "default") is not None  # the standby does not know
+        await predecessor.release()
+        await settle(10)
+        assert lease(server)["holderIdentity"] == "me"
+    assert seen == [None]
+
+
+async def test_a_new_leader_waits_for_no_watch_that_rests_after_failures(
+    server: FakeServer,
+) -> None:
+    predecessor = elector(server, "predecessor")
+    await predecessor.acquire()
+    recorder = Recorder()
+    made = manager(server, SETTINGS)
+    made.add(Controller("t", recorder, for_=THING))
+    broken = True
+
+    def fault(request: HttpRequest) -> HttpResponse | None:
+        return status(500, "InternalError") if broken and "watch" in request.params else None
+
+    server.faults.append(fault)
+    renewing = asyncio.create_task(predecessor.renew())
+    async with running(made, wait=False):
+        await settle(100)  # by now it waits half a minute between two tries
+        renewing.cancel()
+        broken = False
+        things(server).put("b", spec={})
+        await predecessor.release()
+        await settle(4)
+        assert sorted(recorder.names) == ["a", "b"]
+
+
+async def test_a_leader_that_finds_its_lease_free_again_has_missed_another(
+    server: FakeServer,
+) -> None:
+    """Frozen while another replica led and released: its cache may be older than what that did."""
+    one = elector(server, "one")
+    await one.acquire()
+    server.collections[LEASES].put("lock", spec={**lease(server), "holderIdentity": ""})
+    with pytest.raises(LeadershipLost):
+        await one.renew()
     assert lease(server)["holderIdentity"] == ""
 
 
