@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 class _Overlaid(NamedTuple):
     base: Object | None  # what the watch says, hidden by our write
-    version: int  # the version of our write; 0 for a deletion
+    version: int  # the version of our last write; 0 when we only deleted
     gone: str  # the uid that we deleted
 
 
@@ -201,8 +201,10 @@ class Store:
             return []
         changes: list[Change] = []
         for key, hidden in list(self._overlay.items()):
-            if hidden.gone or not hidden.version <= seen or (scope and key.namespace != scope):
+            if hidden.version > seen or (scope and key.namespace != scope):
                 continue
+            if hidden.gone and hidden.base is not None:
+                continue  # its deletion is still to be told
             ghost = self._objects.get(key)
             self._uncover(key, hidden.base)
             if ghost is not None:
@@ -224,6 +226,8 @@ class Store:
         if current is not None and current.version >= version:
             return
         hidden = self._overlay.get(key)
+        if hidden is not None and hidden.gone == obj.uid:
+            return  # written, then deleted, and answered the other way round
         base = self._objects.get(key) if hidden is None else hidden.base
         self._overlay[key] = _Overlaid(base, version, "")
         self._set(key, obj)
@@ -234,12 +238,10 @@ class Store:
         if current is None or current.uid != uid:
             return
         hidden = self._overlay.get(key)
-        base = current if hidden is None else hidden.base
         self._unset(key)
-        if base is not None:
-            self._overlay[key] = _Overlaid(base, 0, uid)
-        else:
-            self._overlay.pop(key, None)
+        # What the watch has not even shown yet stays hidden as well: it will be shown.
+        base, version = (current, 0) if hidden is None else (hidden.base, hidden.version)
+        self._overlay[key] = _Overlaid(base, version, uid)
 
     def _remove(self, key: Request, last: Object, version: int) -> list[Change]:
         hidden = self._overlay.get(key)

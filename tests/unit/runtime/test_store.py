@@ -127,6 +127,22 @@ def test_an_own_deletion_of_another_uid_hides_nothing(store: Store) -> None:
     assert store.get(A) is not None
 
 
+def test_an_own_creation_and_deletion_that_the_watch_shows_later_stay_hidden(store: Store) -> None:
+    key = Request("ns", "new")
+    store.written(obj("new", 30))
+    store.deleted(key, "new")
+    assert told(store.put(obj("new", 30))) == [(None, "30")]
+    assert store.get(key) is None
+    assert told(store.remove(obj("new", 31))) == [("31", None)]
+    assert store.overlaid == 0
+
+
+def test_a_write_answered_after_the_deletion_that_followed_it_is_no_ghost(store: Store) -> None:
+    store.deleted(A, "a")
+    store.written(obj("a", 30))
+    assert store.get(A) is None
+
+
 def test_a_name_taken_again_after_an_own_deletion_is_visible(store: Store) -> None:
     store.deleted(A, "a")
     changes = store.put(obj("a", 25, uid="new"))
