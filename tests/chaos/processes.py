@@ -173,12 +173,11 @@ class Replica:
         except ProcessLookupError:
             await asyncio.sleep(1)
             return None
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 15)
-            until = time.monotonic()
-        except TimeoutError:
-            # Nobody else had taken the lease, so it leads again, from its next renewal on.
-            until = min(_begun(p) for p in self._since(woke) if p.asked.resource == "leases")
+        # Where nobody else had taken the lease, it leads again, from its next renewal on.
+        renewals = [_begun(p) for p in self._since(woke) if p.asked.resource == "leases"]
+        until = min([time.monotonic(), *renewals])
         return [
             passed
             for passed in self._since(woke)
