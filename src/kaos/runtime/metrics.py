@@ -5,7 +5,9 @@ of a controller exists with value 0 from the start, so that a rate() over it is 
 failure on.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+
+from kaos.runtime.tally import Tallies, Timings
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0)
 RESULTS = ("success", "error", "requeue", "requeue_after")
@@ -108,11 +110,11 @@ class Metrics:
         self.reconcile_time.labels(name)
         self.max_concurrent.labels(name).set(workers)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Tallies:
+        return Tallies(name, text, labels, self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(name, text, labels, registry=self.registry, buckets=_SECONDS)
+    def _histogram(self, name: str, text: str, *labels: str) -> Timings:
+        return Timings(name, text, labels, _SECONDS, self.registry)
