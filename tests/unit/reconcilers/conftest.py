@@ -1,7 +1,13 @@
-"""A cluster for the reconcilers, new for each test."""
+"""A cluster for the reconcilers, new for each test; with `--kaos-kubeconfig` that one.
 
+On a real cluster a test has two namespaces of its own, and controllers that see nothing else. It
+must have the Gateway API, whose own definitions are not ours to make there.
+"""
+
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -9,17 +15,18 @@ from kaos import api
 from kaos.local import gateway_api
 from kaos.local.apiserver import APIServer
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
-from kaos.runtime import Client, ClusterConfig, Manager
+from kaos.runtime import NAMESPACE, Client, ClusterConfig, Manager
 from kaos.testing.running import hosted
 from kaos.testing.running import running as managing
-from tests.unit.reconcilers.harness import Cluster, Logs
+from tests.unit.reconcilers.harness import Cluster, Logs, RealCluster
 
 TOKEN = "t"
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    async with hosted(running()) as found:
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    given = request.config.getoption("--kaos-kubeconfig")
+    async with hosted(real(Path(given)) if given else running()) as found:
         yield found
 
 
@@ -36,4 +43,25 @@ async def running(settings: Settings | None = None) -> AsyncIterator[Cluster]:
             manager = Manager(config, field_manager=FIELD_MANAGER)
             manager.add(*controllers(manager, settings or Settings()))
             async with managing(manager):
-                yield Cluster(client, manager, logs)
+                made = Cluster(client, manager, logs)
+                await client.create(NAMESPACE.body(made.elsewhere))
+                yield made
+
+
+@asynccontextmanager
+async def real(kubeconfig: Path) -> AsyncIterator[Cluster]:
+    """The controllers on somebody else's cluster, in two new namespaces of it."""
+    config = await ClusterConfig.load(kubeconfig)
+    here = f"test-{secrets.token_hex(4)}"
+    namespaces = (here, f"{here}-elsewhere")
+    async with Client.connect(config, field_manager="test") as client:
+        for body in (*api.crds(), *map(NAMESPACE.body, namespaces)):
+            await client.apply(body)
+        try:
+            manager = Manager(config, field_manager=FIELD_MANAGER, namespaces=namespaces)
+            manager.add(*controllers(manager, Settings()))
+            async with managing(manager, within=30):
+                yield RealCluster(client, manager, *namespaces)
+        finally:
+            for name in namespaces:
+                await client.delete(NAMESPACE, name)

@@ -1,16 +1,30 @@
 """An API server with the controllers on it; no node runs.
 
-A test plays the Deployment controller and the Gateway by writing their statuses.
+A test plays the Deployment controller and the Gateway by writing their statuses. On a real cluster
+(`--kaos-kubeconfig`) the Deployment controller is the real one, and a test plays the kubelet: its
+pods name a scheduler that does not exist, so nobody else touches them.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
+import pytest
 
 from kaos import api
-from kaos.runtime import DEPLOYMENT, POD, Client, Manager, NotFound, Object, Resource, UnknownKind
+from kaos.runtime import (
+    DEPLOYMENT,
+    POD,
+    AlreadyExists,
+    Client,
+    Manager,
+    NotFound,
+    Object,
+    Resource,
+    UnknownKind,
+)
 
 HOSTED = {"mode": "Hosted", "hostedConfig": {"model": "smollm2:135m"}}
 ECHO = {"type": "python-runtime", "config": {"mcp": "test-mcp-echo-server"}}
@@ -39,28 +53,62 @@ class Logs:
 
 
 class Cluster:
-    """An API server with the controllers on it."""
+    """An API server with the controllers on it.
 
-    def __init__(self, client: Client, manager: Manager, logs: "Logs") -> None:
+    Attributes:
+        namespace: where a test's objects are.
+        elsewhere: another namespace, for what reaches across.
+        patience: seconds after which what has not come will not come.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        manager: Manager,
+        logs: "Logs",
+        namespace: str = "default",
+        elsewhere: str = "elsewhere",
+    ) -> None:
         self.client = client
         self.manager = manager
         self.logs = logs
+        self.namespace = namespace
+        self.elsewhere = elsewhere
+        self.patience = 5.0
 
     async def cached(self, resource: Resource, name: str) -> Object:
         """An object as the controllers see it."""
-        with anyio.fail_after(5):
-            while (found := self.manager.cache.get(resource, name, "default")) is None:  # noqa: ASYNC110 - a watch decides
+        with anyio.fail_after(self.patience):
+            while (found := self.manager.cache.get(resource, name, self.namespace)) is None:  # noqa: ASYNC110 - a watch decides
                 await asyncio.sleep(0.01)
         return found
 
+    async def put(self, body: dict[str, Any]) -> Object:
+        """Apply what is no resource of ours, in the test's namespace unless it says another."""
+        metadata = {"namespace": self.namespace, **body["metadata"]}
+        return await self.client.apply({**body, "metadata": metadata})
+
+    async def read(self, resource: Resource, name: str) -> Object:
+        return await self.client.get(resource, name, self.namespace)
+
+    async def patch(
+        self, resource: Resource, name: str, patch: dict[str, Any], subresource: str = ""
+    ) -> Object:
+        return await self.client.patch(
+            resource, name, self.namespace, patch, subresource=subresource
+        )
+
+    async def delete(self, resource: Resource, name: str) -> None:
+        await self.client.delete(resource, name, self.namespace)
+
     async def apply(
-        self, kind: str, name: str, spec: dict[str, Any], namespace: str = "default"
+        self, kind: str, name: str, spec: dict[str, Any], namespace: str = ""
     ) -> Object:
         return await self.client.apply(
             {
                 "apiVersion": "kaos.tools/v1alpha1",
                 "kind": kind,
-                "metadata": {"name": name, "namespace": namespace},
+                "metadata": {"name": name, "namespace": namespace or self.namespace},
                 "spec": spec,
             }
         )
@@ -70,16 +118,16 @@ class Cluster:
         resource: Resource,
         name: str,
         check: Callable[[Object], Any],
-        namespace: str = "default",
-        seconds: float = 5,
+        namespace: str = "",
+        seconds: float = 0,
     ) -> Object:
         """Wait until an object is as it shall be."""
         seen: Object | None = None
         try:
-            with anyio.fail_after(seconds):
+            with anyio.fail_after(seconds or self.patience):
                 while True:
                     try:
-                        seen = await self.client.get(resource, name, namespace)
+                        seen = await self.client.get(resource, name, namespace or self.namespace)
                         if check(seen):
                             return seen
                     except NotFound:
@@ -88,11 +136,11 @@ class Cluster:
         except TimeoutError:
             raise AssertionError(f"not so: {seen.to_dict() if seen else 'absent'}") from None
 
-    async def gone(self, resource: Resource, name: str, namespace: str = "default") -> None:
+    async def gone(self, resource: Resource, name: str) -> None:
         """Wait until an object does not exist."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(self.patience):
             while any(  # noqa: ASYNC110 - another process decides
-                o.name == name for o in await self.client.list(resource, namespace)
+                o.name == name for o in await self.client.list(resource, self.namespace)
             ):
                 await asyncio.sleep(0.01)
 
@@ -102,9 +150,10 @@ class Cluster:
         *,
         available: int | None = None,
         replicas: int = 1,
-        namespace: str = "default",
+        namespace: str = "",
     ) -> None:
         """Say what the Deployment controller says when all pods serve (or so many)."""
+        namespace = namespace or self.namespace
         found = await self.eventually(DEPLOYMENT, name, lambda _: True, namespace)
         serve = replicas if available is None else available
         status = {
@@ -118,9 +167,14 @@ class Cluster:
             DEPLOYMENT, name, namespace, {"status": status}, subresource="status"
         )
 
+    async def install(self, definition: dict[str, Any]) -> None:
+        """Let a kind of somebody else's be served, if it is not yet."""
+        with contextlib.suppress(AlreadyExists):
+            await self.client.create(definition)
+
     async def granted(self, grant: dict[str, Any]) -> Object:
         """Apply a ReferenceGrant, as soon as its kind is served."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(self.patience):
             while True:
                 try:
                     return await self.client.apply(grant)
@@ -131,16 +185,74 @@ class Cluster:
         """A pod of a Deployment that serves; its log is read from `logs`."""
         found = await self.eventually(DEPLOYMENT, deployment, lambda _: True)
         template = found.spec["template"]
-        metadata = {**template["metadata"], "name": name, "namespace": "default"}
+        metadata = {**template["metadata"], "name": name, "namespace": self.namespace}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         await self.client.create(body)
         status = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-        await self.client.patch(POD, name, "default", status, subresource="status")
+        await self.patch(POD, name, status, "status")
 
     async def ready_model(self) -> None:
         await self.apply("ModelAPI", "ollama", HOSTED)
         await self.roll_out("modelapi-ollama")
         await self.eventually(api.ModelAPI, "ollama", ready)
+
+
+class RealCluster(Cluster):
+    """A cluster with controllers of its own."""
+
+    def __init__(self, client: Client, manager: Manager, namespace: str, elsewhere: str) -> None:
+        super().__init__(client, manager, Logs(), namespace, elsewhere)
+        self.patience = 30.0
+
+    async def apply(
+        self, kind: str, name: str, spec: dict[str, Any], namespace: str = ""
+    ) -> Object:
+        pods = {"schedulerName": "nobody", **spec.get("podSpec", {})}
+        return await super().apply(kind, name, {**spec, "podSpec": pods}, namespace)
+
+    async def roll_out(
+        self,
+        name: str,
+        *,
+        available: int | None = None,
+        replicas: int = 1,
+        namespace: str = "",
+    ) -> None:
+        """Say what kubelets say, until the Deployment controller has drawn its conclusion."""
+        namespace = namespace or self.namespace
+        await self.eventually(DEPLOYMENT, name, lambda _: True, namespace)
+        with anyio.fail_after(self.patience):
+            while True:
+                found = await self.client.get(DEPLOYMENT, name, namespace)
+                wanted = found.spec["replicas"]
+                serve = wanted if available is None else available
+                if _rolled_out(found, wanted, serve):
+                    return
+                await self._run_pods(found, serve)
+                await asyncio.sleep(0.05)
+
+    async def start_pod(self, deployment: str, name: str) -> None:
+        pytest.skip("no kubelet runs this pod, so its log cannot be read")
+
+    async def _run_pods(self, deployment: Object, serve: int) -> None:
+        labels = deployment.spec["selector"]["matchLabels"].items()
+        selector = ",".join(f"{key}={value}" for key, value in labels)
+        pods = await self.client.list(POD, deployment.namespace, label_selector=selector)
+        newest = sorted(pods, key=lambda p: p.metadata.creation_timestamp, reverse=True)
+        for number, pod in enumerate(newest):
+            word = "True" if number < serve else "False"
+            status = {"phase": "Running", "conditions": [{"type": "Ready", "status": word}]}
+            with contextlib.suppress(NotFound):
+                await self.client.patch(
+                    POD, pod.name, pod.namespace, {"status": status}, subresource="status"
+                )
+
+
+def _rolled_out(deployment: Object, wanted: int, serve: int) -> bool:
+    status = deployment.status
+    counts = [status.get(f"{word}eplicas", 0) for word in ("r", "updatedR", "availableR")]
+    observed = status.get("observedGeneration", 0) >= deployment.metadata.generation
+    return observed and counts == [wanted, wanted, serve]
 
 
 def ready(obj: Object) -> bool:
@@ -151,6 +263,17 @@ def says(type_: str, reason: str) -> Callable[[Object], bool]:
     def check(obj: Object) -> bool:
         return any(
             c["type"] == type_ and c["reason"] == reason for c in obj.status.get("conditions", ())
+        )
+
+    return check
+
+
+def lacks(type_: str) -> Callable[[Object], bool]:
+    """Whether a condition is False, whatever the reason."""
+
+    def check(obj: Object) -> bool:
+        return any(
+            c["type"] == type_ and c["status"] == "False" for c in obj.status.get("conditions", ())
         )
 
     return check

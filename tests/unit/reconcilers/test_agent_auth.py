@@ -22,7 +22,7 @@ TOKENS = {"tokensSecret": {"name": "callers"}}
 ROOT_CA = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
-    "metadata": {"name": "kube-root-ca.crt", "namespace": "default"},
+    "metadata": {"name": "kube-root-ca.crt"},
     "data": {"ca.crt": "-"},
 }
 
@@ -140,28 +140,28 @@ async def rolled_out(cluster: Cluster, name: str, **spec: Any) -> Object:
 
 
 async def test_the_declared_graph_is_the_list_of_callers(cluster: Cluster) -> None:
-    await cluster.client.apply(ROOT_CA)
+    await cluster.put(ROOT_CA)
     await cluster.ready_model()
-    access = {"agentNetwork": {"access": ["vault"]}}
+    access, here = {"agentNetwork": {"access": ["vault"]}}, cluster.namespace
     await rolled_out(cluster, "vault", auth={"allow": ["ops/ci"]})
     await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci"))
-    pods = (await cluster.client.get(DEPLOYMENT, "vault", "default")).metadata.generation
+    pods = (await cluster.read(DEPLOYMENT, "vault")).metadata.generation
 
     await rolled_out(cluster, "boss", **access)
-    await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci", "default/boss"))
+    await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci", f"{here}/boss"))
     await rolled_out(cluster, "clerk", **access, serviceAccountName="clerks")
-    everybody = allowed("ops/ci", "default/boss", "default/clerks")
+    everybody = allowed("ops/ci", f"{here}/boss", f"{here}/clerks")
     await cluster.eventually(CONFIG_MAP, "vault-auth", everybody)
-    await cluster.client.delete(api.Agent, "boss", "default")
+    await cluster.delete(api.Agent, "boss")
     await rolled_out(cluster, "clerk")
     await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci"))
 
-    vault = await cluster.client.get(DEPLOYMENT, "vault", "default")
+    vault = await cluster.read(DEPLOYMENT, "vault")
     assert vault.metadata.generation == pods, "a caller rolled the pods of whom it calls"
 
 
 async def test_what_auth_needed_goes_when_it_is_turned_off(cluster: Cluster) -> None:
-    await cluster.client.apply(ROOT_CA)
+    await cluster.put(ROOT_CA)
     await cluster.ready_model()
     await rolled_out(cluster, "vault", auth={})
     await rolled_out(cluster, "boss", agentNetwork={"access": ["vault"]})
@@ -170,7 +170,7 @@ async def test_what_auth_needed_goes_when_it_is_turned_off(cluster: Cluster) -> 
     )
     await cluster.eventually(SERVICE_ACCOUNT, "boss", lambda _: True)
 
-    await cluster.client.delete(api.Agent, "vault", "default")
+    await cluster.delete(api.Agent, "vault")
     await cluster.apply("Agent", "vault", {"modelAPI": "ollama"})
     for name in ("boss", "vault"):
         await cluster.gone(SERVICE_ACCOUNT, name)
@@ -182,7 +182,7 @@ async def test_what_auth_needed_goes_when_it_is_turned_off(cluster: Cluster) -> 
 async def test_a_new_list_of_tokens_rolls_nothing_and_a_missing_one_is_told(
     cluster: Cluster,
 ) -> None:
-    await cluster.client.apply(ROOT_CA)
+    await cluster.put(ROOT_CA)
     await cluster.ready_model()
     await cluster.apply("Agent", "vault", {"modelAPI": "ollama", "auth": TOKENS})
     await cluster.roll_out("vault")
@@ -193,25 +193,25 @@ async def test_a_new_list_of_tokens_rolls_nothing_and_a_missing_one_is_told(
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "callers", "namespace": "default"},
+        "metadata": {"name": "callers"},
         "stringData": {"tokens": "alice one"},
     }
-    await cluster.client.apply(secret)
+    await cluster.put(secret)
     await cluster.eventually(api.Agent, "vault", ready)
-    before = await cluster.client.get(DEPLOYMENT, "vault", "default")
-    new = await cluster.client.apply({**secret, "stringData": {"tokens": "alice two"}})
+    before = await cluster.read(DEPLOYMENT, "vault")
+    new = await cluster.put({**secret, "stringData": {"tokens": "alice two"}})
     version = new.metadata.resource_version
     cache = cluster.manager.cache
     with anyio.fail_after(5):
         while not (  # noqa: ASYNC110 - a watch decides
-            (seen := cache.get(SECRET, "callers", "default"))
+            (seen := cache.get(SECRET, "callers", cluster.namespace))
             and seen.metadata.resource_version == version
         ):
             await asyncio.sleep(0.01)
     auth = {**TOKENS, "allow": ["ops/ci"]}  # so that it is certainly looked at once more
     await cluster.apply("Agent", "vault", {"modelAPI": "ollama", "auth": auth})
     await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci"))
-    after = await cluster.client.get(DEPLOYMENT, "vault", "default")
+    after = await cluster.read(DEPLOYMENT, "vault")
     assert after.metadata.generation == before.metadata.generation
 
 

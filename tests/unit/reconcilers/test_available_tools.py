@@ -29,7 +29,7 @@ async def test_w11_available_tools_are_what_the_server_said(cluster: Cluster) ->
     await cluster.start_pod("mcpserver-echo", "p1")
     await cluster.roll_out("mcpserver-echo")
     await cluster.eventually(api.MCPServer, "echo", lambda s: s.status.get("availableTools"))
-    found = await cluster.client.get(api.MCPServer, "echo", "default")
+    found = await cluster.read(api.MCPServer, "echo")
     assert found.status["availableTools"] == ["a", "b"]
 
     # It is not forgotten while the server is away, and not read again from the same pod.

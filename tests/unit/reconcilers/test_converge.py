@@ -4,20 +4,21 @@ import asyncio
 
 from kaos import api
 from kaos.runtime import DEPLOYMENT, HTTP_ROUTE, POD, SERVICE, Object
-from tests.unit.reconcilers.harness import ECHO, HOSTED, Cluster, ready, says
+from tests.unit.reconcilers.harness import ECHO, HOSTED, Cluster, lacks, ready, says
 
 
 async def test_a_model_api_and_its_agent_become_ready(cluster: Cluster) -> None:
     await cluster.ready_model()
     await cluster.apply("Agent", "assistant", {"modelAPI": "ollama"})
-    await cluster.eventually(api.Agent, "assistant", says("Available", "RolloutPending"))
+    await cluster.eventually(api.Agent, "assistant", lacks("Available"))
     await cluster.roll_out("assistant")
 
     agent = await cluster.eventually(api.Agent, "assistant", ready)
 
     assert agent.status["phase"] == "Ready"
     assert agent.status["model"] == "smollm2:135m"
-    assert agent.status["endpoint"] == "http://assistant.default.svc.cluster.local"
+    host = f"assistant.{cluster.namespace}.svc.cluster.local"
+    assert agent.status["endpoint"] == f"http://{host}"
     assert agent.status["observedGeneration"] == agent.metadata.generation
 
 
@@ -30,10 +31,10 @@ async def test_w8_nothing_has_a_finalizer_so_deleting_needs_no_controller(
     await cluster.eventually(api.Agent, "assistant", lambda a: a.status)
     await cluster.eventually(api.MCPServer, "echo", lambda s: s.status)
     for model, name in ((api.ModelAPI, "ollama"), (api.MCPServer, "echo")):
-        assert (await cluster.client.get(model, name, "default")).metadata.finalizers == []
+        assert (await cluster.read(model, name)).metadata.finalizers == []
     deployment = await cluster.eventually(DEPLOYMENT, "assistant", lambda _: True)
     assert deployment.metadata.finalizers == []
-    agent = await cluster.client.get(api.Agent, "assistant", "default")
+    agent = await cluster.read(api.Agent, "assistant")
     assert agent.metadata.finalizers == []
 
 
@@ -59,13 +60,13 @@ async def test_w2_a_peer_that_comes_late_needs_no_new_pod(cluster: Cluster) -> N
     await cluster.roll_out("boss")
     boss = await cluster.eventually(api.Agent, "boss", says("Available", "RolloutComplete"))
     assert 'Agent "peer" does not exist' in boss.status["message"]
-    before = await cluster.client.get(DEPLOYMENT, "boss", "default")
+    before = await cluster.read(DEPLOYMENT, "boss")
 
     await cluster.apply("Agent", "peer", {"modelAPI": "ollama"})
     await cluster.roll_out("peer")
 
     await cluster.eventually(api.Agent, "boss", ready)
-    after = await cluster.client.get(DEPLOYMENT, "boss", "default")
+    after = await cluster.read(DEPLOYMENT, "boss")
     assert after.metadata.generation == before.metadata.generation
 
 
@@ -91,7 +92,7 @@ async def test_w4_ready_goes_when_a_dependency_goes_and_the_pod_stays(cluster: C
 
     agent = await cluster.eventually(api.Agent, "assistant", lambda a: not ready(a), seconds=1)
     assert agent.status["message"].startswith('MCPServer "echo" is not ready')
-    await cluster.client.get(DEPLOYMENT, "assistant", "default")  # it is still there
+    await cluster.read(DEPLOYMENT, "assistant")  # it is still there
 
     await cluster.roll_out("mcpserver-echo")
     await cluster.eventually(api.Agent, "assistant", ready)
@@ -116,7 +117,7 @@ async def test_an_object_of_somebody_elses_is_left_alone(cluster: Cluster) -> No
     mine = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "taken", "namespace": "default"},
+        "metadata": {"name": "taken", "namespace": cluster.namespace},
         "spec": {"ports": [{"port": 1}]},
     }
     before = await cluster.client.create(mine)
@@ -125,16 +126,15 @@ async def test_an_object_of_somebody_elses_is_left_alone(cluster: Cluster) -> No
     agent = await cluster.eventually(api.Agent, "taken", says("Accepted", "NameConflict"))
 
     assert agent.status["phase"] == "Failed"
-    after = await cluster.client.get(SERVICE, "taken", "default")
+    after = await cluster.read(SERVICE, "taken")
     assert after.metadata.resource_version == before.metadata.resource_version
 
 
 async def test_w7_drift_is_put_right(cluster: Cluster) -> None:
     await cluster.ready_model()
-    await cluster.client.patch(
+    await cluster.patch(
         DEPLOYMENT,
         "modelapi-ollama",
-        "default",
         {"spec": {"template": {"spec": {"automountServiceAccountToken": True}}}},
     )
 
@@ -156,25 +156,23 @@ async def test_a_refused_spec_says_why_and_a_mended_one_recovers(cluster: Cluste
 
 
 async def test_the_oldest_agent_of_a_name_has_the_short_path(cluster: Cluster) -> None:
-    await cluster.client.create(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "aaa"}}
-    )
-    for namespace in ("default", "aaa"):
+    here, there = cluster.namespace, cluster.elsewhere
+    for namespace in (here, there):
         await cluster.apply("ModelAPI", "ollama", HOSTED, namespace)
     await cluster.apply("Agent", "dup", {"modelAPI": "ollama"})
     await cluster.eventually(HTTP_ROUTE, "dup", lambda r: len(r.spec["rules"]) == 2)
     await asyncio.sleep(1.1)  # creationTimestamp counts whole seconds
-    await cluster.apply("Agent", "dup", {"modelAPI": "ollama"}, "aaa")
+    await cluster.apply("Agent", "dup", {"modelAPI": "ollama"}, there)
 
     second = await cluster.eventually(
-        api.Agent, "dup", says("Routed", "RouteConflict"), namespace="aaa"
+        api.Agent, "dup", says("Routed", "RouteConflict"), namespace=there
     )
     message = next(c["message"] for c in second.status["conditions"] if c["type"] == "Routed")
-    assert message == "/dup belongs to Agent default/dup; served at /aaa/agent/dup only"
+    assert message == f"/dup belongs to Agent {here}/dup; served at /{there}/agent/dup only"
 
-    await cluster.client.delete(api.Agent, "dup", "default")
+    await cluster.delete(api.Agent, "dup")
     await cluster.eventually(
-        HTTP_ROUTE, "dup", lambda r: len(r.spec["rules"]) == 2, namespace="aaa"
+        HTTP_ROUTE, "dup", lambda r: len(r.spec["rules"]) == 2, namespace=there
     )
 
 
@@ -185,7 +183,7 @@ async def test_a_failed_pull_is_told_in_the_pullers_words(cluster: Cluster) -> N
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**template["metadata"], "name": "p", "namespace": "default"},
+        "metadata": {**template["metadata"], "name": "p", "namespace": cluster.namespace},
         "spec": template["spec"],
     }
     await cluster.client.create(pod)
@@ -196,13 +194,7 @@ async def test_a_failed_pull_is_told_in_the_pullers_words(cluster: Cluster) -> N
         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
         "lastState": {"terminated": {"exitCode": 1, "message": f"starting\n{words}\n"}},
     }
-    await cluster.client.patch(
-        POD,
-        "p",
-        "default",
-        {"status": {"containerStatuses": [puller]}},
-        subresource="status",
-    )
+    await cluster.patch(POD, "p", {"status": {"containerStatuses": [puller]}}, "status")
     found = await cluster.eventually(api.ModelAPI, "ollama", says("Ready", "ModelPullFailed"))
     assert found.status["message"] == words
     assert found.status["phase"] == "Failed"
@@ -210,18 +202,18 @@ async def test_a_failed_pull_is_told_in_the_pullers_words(cluster: Cluster) -> N
 
 async def test_nothing_is_written_when_nothing_changes(cluster: Cluster) -> None:
     await cluster.ready_model()
-    before = await cluster.client.get(api.ModelAPI, "ollama", "default")
+    before = await cluster.read(api.ModelAPI, "ollama")
     label = {"metadata": {"labels": {"poke": "1"}}}  # a change that asks for a look
-    poked = await cluster.client.patch(api.ModelAPI, "ollama", "default", label)
+    poked = await cluster.patch(api.ModelAPI, "ollama", label)
     children = [
-        (await cluster.client.get(kind, "modelapi-ollama", "default")).metadata.resource_version
+        (await cluster.read(kind, "modelapi-ollama")).metadata.resource_version
         for kind in (DEPLOYMENT, SERVICE)
     ]
     await asyncio.sleep(0.3)
-    after = await cluster.client.get(api.ModelAPI, "ollama", "default")
+    after = await cluster.read(api.ModelAPI, "ollama")
     assert after.metadata.resource_version == poked.metadata.resource_version
     assert after.metadata.generation == before.metadata.generation
     assert children == [
-        (await cluster.client.get(kind, "modelapi-ollama", "default")).metadata.resource_version
+        (await cluster.read(kind, "modelapi-ollama")).metadata.resource_version
         for kind in (DEPLOYMENT, SERVICE)
     ]

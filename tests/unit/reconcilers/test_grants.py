@@ -16,24 +16,25 @@ GROUP = "gateway.networking.k8s.io"
 GRANT_CRD = foreign_kind(GROUP, "v1beta1", "ReferenceGrant")
 
 
-def grant(kind: str = "ModelAPI", namespace: str = "default") -> dict[str, Any]:
+def grant(cluster: Cluster, kind: str = "ModelAPI", to: str = "") -> dict[str, Any]:
+    """A grant of the other namespace to Agents of the test's, or of a third one."""
+    guests = {"group": "kaos.tools", "kind": "Agent", "namespace": to or cluster.namespace}
     return {
         "apiVersion": f"{GROUP}/v1beta1",
         "kind": "ReferenceGrant",
-        "metadata": {"name": f"{kind}-{namespace}".lower(), "namespace": "ai"},
+        "metadata": {"name": f"{kind}{to}".lower(), "namespace": cluster.elsewhere},
         "spec": {
-            "from": [{"group": "kaos.tools", "kind": "Agent", "namespace": namespace}],
+            "from": [guests],
             "to": [{"group": "kaos.tools", "kind": kind}],
         },
     }
 
 
 async def foreign_model(cluster: Cluster) -> None:
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ai"}}
-    await cluster.client.create(namespace)
-    await cluster.apply("ModelAPI", "ollama", HOSTED, "ai")
-    await cluster.roll_out("modelapi-ollama", namespace="ai")
-    await cluster.eventually(api.ModelAPI, "ollama", ready, namespace="ai")
+    there = cluster.elsewhere
+    await cluster.apply("ModelAPI", "ollama", HOSTED, there)
+    await cluster.roll_out("modelapi-ollama", namespace=there)
+    await cluster.eventually(api.ModelAPI, "ollama", ready, namespace=there)
 
 
 def test_addresses_and_policies_lead_into_the_other_namespace() -> None:
@@ -64,23 +65,24 @@ async def test_without_the_gateway_api_nothing_is_permitted_and_nothing_told(
     cluster: Cluster,
 ) -> None:
     await foreign_model(cluster)
-    await cluster.apply("Agent", "one", {"modelAPI": "ai/ollama"})
+    await cluster.apply("Agent", "one", {"modelAPI": f"{cluster.elsewhere}/ollama"})
 
     found = await cluster.eventually(api.Agent, "one", says("Accepted", "RefNotPermitted"))
 
-    assert found.status["message"].startswith("ModelAPI ai/ollama cannot be used from here")
+    words = f"ModelAPI {cluster.elsewhere}/ollama cannot be used from here"
+    assert found.status["message"].startswith(words)
     assert found.status["model"] == ""  # not even what it serves
 
 
 async def test_a_grant_opens_the_way_and_its_end_closes_it(cluster: Cluster) -> None:
-    await cluster.client.apply(GRANT_CRD)
+    await cluster.install(GRANT_CRD)
     await foreign_model(cluster)
-    await cluster.apply("Agent", "one", {"modelAPI": "ai/ollama"})
+    await cluster.apply("Agent", "one", {"modelAPI": f"{cluster.elsewhere}/ollama"})
     await cluster.eventually(api.Agent, "one", says("Accepted", "RefNotPermitted"))
 
-    await cluster.granted(grant("MCPServer"))  # not of this kind
-    await cluster.granted(grant(namespace="other"))  # not from here
-    await cluster.granted(grant())
+    await cluster.granted(grant(cluster, "MCPServer"))  # not of this kind
+    await cluster.granted(grant(cluster, to="other"))  # not from here
+    given = await cluster.granted(grant(cluster))
 
     await cluster.roll_out("one")
     await cluster.eventually(api.Agent, "one", ready)
@@ -89,35 +91,37 @@ async def test_a_grant_opens_the_way_and_its_end_closes_it(cluster: Cluster) -> 
         (rule,) = policy.spec["ingress"]
         return any(
             peer.get("podSelector", {}).get("matchLabels")
-            == {"modelapi.uses.kaos.tools/ollama": "ai"}
+            == {"modelapi.uses.kaos.tools/ollama": cluster.elsewhere}
             and peer.get("namespaceSelector", {}).get("matchLabels")
-            == {"kubernetes.io/metadata.name": "default"}
+            == {"kubernetes.io/metadata.name": cluster.namespace}
             for peer in rule["from"]
         )
 
-    await cluster.eventually(NETWORK_POLICY, "modelapi-ollama", lets_in, namespace="ai")
+    there = cluster.elsewhere
+    await cluster.eventually(NETWORK_POLICY, "modelapi-ollama", lets_in, namespace=there)
 
-    await cluster.client.delete(await cluster.granted(grant()), "modelapi-default", "ai")
+    await cluster.client.delete(given, given.name, there)
 
     await cluster.eventually(api.Agent, "one", says("Accepted", "RefNotPermitted"))
     await cluster.eventually(
-        NETWORK_POLICY, "modelapi-ollama", lambda p: not lets_in(p), namespace="ai"
+        NETWORK_POLICY, "modelapi-ollama", lambda p: not lets_in(p), namespace=there
     )
 
 
 async def test_a_missing_server_elsewhere_is_named_with_its_namespace(cluster: Cluster) -> None:
-    await cluster.client.apply(GRANT_CRD)
+    await cluster.install(GRANT_CRD)
     await cluster.ready_model()
     await foreign_model(cluster)
-    await cluster.granted(grant("MCPServer"))
-    await cluster.apply("Agent", "one", {"modelAPI": "ollama", "mcpServers": ["ai/tools"]})
+    there = cluster.elsewhere
+    await cluster.granted(grant(cluster, "MCPServer"))
+    await cluster.apply("Agent", "one", {"modelAPI": "ollama", "mcpServers": [f"{there}/tools"]})
     found = await cluster.eventually(
         api.Agent, "one", says("DependenciesReady", "DependencyMissing")
     )
-    assert found.status["message"] == 'MCPServer "ai/tools" does not exist'
+    assert found.status["message"] == f'MCPServer "{there}/tools" does not exist'
 
-    await cluster.apply("MCPServer", "tools", ECHO, "ai")
-    await cluster.roll_out("mcpserver-tools", namespace="ai")
+    await cluster.apply("MCPServer", "tools", ECHO, there)
+    await cluster.roll_out("mcpserver-tools", namespace=there)
     await cluster.roll_out("one")
     await cluster.eventually(api.Agent, "one", ready)
-    await cluster.eventually(DEPLOYMENT, "mcpserver-tools", lambda _: True, namespace="ai")
+    await cluster.eventually(DEPLOYMENT, "mcpserver-tools", lambda _: True, namespace=there)

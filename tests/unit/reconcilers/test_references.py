@@ -12,7 +12,7 @@ from kaos.reconcilers.references import ANNOTATION, Reference, references
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import CONFIG_MAP, DEPLOYMENT, SECRET, Object
 from kaos.runtime.transport import HttpRequest
-from tests.unit.reconcilers.harness import Cluster, ready, says
+from tests.unit.reconcilers.harness import Cluster, lacks, ready, says
 from tests.unit.reconcilers.resources import agent, by_kind, env_of
 
 SECRET_KEY = {"secretKeyRef": {"name": "s", "key": "k"}}
@@ -79,13 +79,13 @@ async def put(cluster: Cluster, kind: str, name: str, text: str) -> Object:
     body = {
         "apiVersion": "v1",
         "kind": kind,
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name},
         field: {"k": text},
     }
     if kind == "Secret":
         body["data"] = {"k": base64.b64encode(text.encode()).decode()}
         del body["stringData"]
-    return await cluster.client.apply(body)
+    return await cluster.put(body)
 
 
 def digest(found: Object) -> str:
@@ -111,7 +111,7 @@ async def test_a_reference_that_is_late_is_told_and_one_that_changes_rolls(
     assert found.status["message"] == f'{kind} "it" does not exist'
     assert found.status["phase"] == "Waiting"
 
-    absent = digest(await cluster.client.get(DEPLOYMENT, "one", "default"))
+    absent = digest(await cluster.read(DEPLOYMENT, "one"))
     await put(cluster, kind, "it", "old")
     there = await cluster.eventually(DEPLOYMENT, "one", lambda d: digest(d) != absent)
     await cluster.roll_out("one")
@@ -120,7 +120,7 @@ async def test_a_reference_that_is_late_is_told_and_one_that_changes_rolls(
     await put(cluster, kind, "it", "new")
     await cluster.eventually(DEPLOYMENT, "one", lambda d: digest(d) != digest(there), seconds=1)
     # Not ready until the new revision serves: the old pod has the old value.
-    await cluster.eventually(api.Agent, "one", says("Available", "RolloutPending"))
+    await cluster.eventually(api.Agent, "one", lacks("Available"))
 
 
 async def test_a_config_map_without_the_key_is_told(cluster: Cluster) -> None:

@@ -146,7 +146,7 @@ def replicas(number: int) -> Any:
 async def scale(cluster: Cluster, number: int) -> None:
     """What an HPA does."""
     body = {"spec": {"replicas": number}}
-    await cluster.client.patch(DEPLOYMENT, "one", "default", body, subresource="scale")
+    await cluster.patch(DEPLOYMENT, "one", body, "scale")
 
 
 def autoscaled(found: Object) -> bool:

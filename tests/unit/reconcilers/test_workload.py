@@ -22,7 +22,7 @@ def replicas(number: int) -> Any:
 async def poke(cluster: Cluster, number: str) -> None:
     """Cause a look at the agent that changes its children, so that an apply takes place."""
     config = {"config": {"description": f"poke {number}"}}
-    await cluster.client.patch(api.Agent, "one", "default", {"spec": config})
+    await cluster.patch(api.Agent, "one", {"spec": config})
 
     def poked(found: Object) -> bool:
         (main,) = found.spec["template"]["spec"]["containers"]
@@ -41,12 +41,12 @@ async def test_the_declared_number_is_applied_and_followed(cluster: Cluster) -> 
 async def test_kubectl_scale_of_the_deployment_is_not_fought(cluster: Cluster) -> None:
     await started(cluster)
     body = {"spec": {"replicas": 4}}
-    await cluster.client.patch(DEPLOYMENT, "one", "default", body, subresource="scale")
+    await cluster.patch(DEPLOYMENT, "one", body, "scale")
 
     await poke(cluster, "1")
-    assert replicas(4)(await cluster.client.get(DEPLOYMENT, "one", "default"))
+    assert replicas(4)(await cluster.read(DEPLOYMENT, "one"))
     await poke(cluster, "2")  # not at the second look either, when nothing of it is ours any more
-    assert replicas(4)(await cluster.client.get(DEPLOYMENT, "one", "default"))
+    assert replicas(4)(await cluster.read(DEPLOYMENT, "one"))
 
     await cluster.apply("Agent", "one", {**AGENT, "replicas": 2})  # declared anew: that counts
     await cluster.eventually(DEPLOYMENT, "one", replicas(2))
@@ -55,7 +55,7 @@ async def test_kubectl_scale_of_the_deployment_is_not_fought(cluster: Cluster) -
 async def test_kubectl_scale_of_the_agent_is_a_declaration(cluster: Cluster) -> None:
     await started(cluster)
     body = {"spec": {"replicas": 3}}
-    await cluster.client.patch(api.Agent, "one", "default", body, subresource="scale")
+    await cluster.patch(api.Agent, "one", body, "scale")
     await cluster.eventually(DEPLOYMENT, "one", replicas(3))
     agent = await cluster.eventually(api.Agent, "one", lambda a: a.status.get("selector"))
     assert agent.status["selector"] == "kaos.tools/kind=agent,kaos.tools/name=one"
@@ -71,10 +71,10 @@ async def test_a_suspended_agent_has_no_pods_and_resumes(cluster: Cluster) -> No
     await cluster.eventually(DEPLOYMENT, "one", replicas(0))
     agent = await cluster.eventually(api.Agent, "one", says("Available", "Suspended"))
     assert (agent.status["phase"], agent.status["ready"]) == ("Suspended", False)
-    await cluster.client.get(SERVICE, "one", "default")  # everything else stays
+    await cluster.read(SERVICE, "one")  # everything else stays
 
     body = {"spec": {"replicas": 1}}
-    await cluster.client.patch(DEPLOYMENT, "one", "default", body, subresource="scale")
+    await cluster.patch(DEPLOYMENT, "one", body, "scale")
     await cluster.eventually(DEPLOYMENT, "one", replicas(0))  # firm
 
     await cluster.apply("Agent", "one", {**AGENT, "replicas": 2})
