@@ -20,6 +20,7 @@ from kaos.api.meta import (
     column,
 )
 from kaos.api.pod import EnvVars, KeySource
+from kaos.api.telemetry import Telemetry
 from kaos.api.workload import Autoscaling, Workload, WorkloadSpec, WorkloadStatus
 
 ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -59,17 +60,6 @@ class ToolChoice(Model):
             if name not in self.allow:
                 raise ValueError(f'rename: "{name}" is not in allow')
         return self
-
-
-class Telemetry(Model):
-    """Where traces and metrics are sent; nothing is without an endpoint."""
-
-    endpoint: str | None = Field(
-        default=None,
-        max_length=2048,
-        pattern=r"^https?://[^\s/]",
-        description="A collector that takes OTLP over HTTP, e.g. http://collector.obs.svc:4318.",
-    )
 
 
 class AgentConfig(Model):

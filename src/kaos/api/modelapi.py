@@ -16,6 +16,7 @@ from kaos.api.meta import (
     column,
 )
 from kaos.api.pod import EnvVars, KeySelector, KeySource, Quantity, Resources
+from kaos.api.telemetry import Telemetry
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
@@ -134,6 +135,10 @@ class ModelAPISpec(WorkloadSpec):
     mode: Mode = Field(description="Hosted: Ollama in the cluster. Proxy: somebody else's API.")
     hosted_config: HostedConfig | None = Field(default=None, description="For mode Hosted.")
     proxy_config: ProxyConfig | None = Field(default=None, description="For mode Proxy.")
+    telemetry: Telemetry = Field(
+        default_factory=Telemetry,
+        description="Where traces of mode Proxy are sent; Ollama makes none.",
+    )
 
     @model_validator(mode="after")
     def _config_of_mode(self) -> "ModelAPISpec":
@@ -141,6 +146,8 @@ class ModelAPISpec(WorkloadSpec):
             raise ValueError("mode Hosted needs hostedConfig")
         if self.mode is Mode.PROXY and self.proxy_config is None:
             raise ValueError("mode Proxy needs proxyConfig")
+        if self.mode is Mode.HOSTED and self.telemetry.endpoint is not None:
+            raise ValueError("telemetry is for mode Proxy: Ollama sends none")
         if self.most_replicas > 1 and self.hosted_config and self.hosted_config.storage is not None:
             raise ValueError("several replicas cannot share hostedConfig.storage; unset one")
         return self

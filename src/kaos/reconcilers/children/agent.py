@@ -13,6 +13,7 @@ from kaos.reconcilers.children.auth import auth_parts
 from kaos.reconcilers.children.names import HTTP_PORT, service_name
 from kaos.reconcilers.children.network import network_policy, to_declared, to_url, uses_labels
 from kaos.reconcilers.children.route import http_route
+from kaos.reconcilers.children.telemetry import telemetry_egress
 from kaos.reconcilers.children.workload import (
     Manifest,
     claim,
@@ -68,9 +69,13 @@ def agent_children(
     auth = auth_parts(agent, callers, guarded, accounts=settings.account_tokens)
     generated = environment(agent, model, settings, remotes) + auth.env
     exposed = spec.agent_network.expose
-    egress = to_declared(agent) + auth.egress
-    outside = [memory.url if memory.enabled else None, spec.config.telemetry.endpoint]
-    for url in (*remotes.values(), *filter(None, outside)):
+    egress = [
+        *to_declared(agent),
+        *auth.egress,
+        *telemetry_egress(spec.config.telemetry, settings),
+    ]
+    database = memory.url if memory.enabled else None
+    for url in (*remotes.values(), *filter(None, [database])):
         egress += to_url(url, settings.cluster_domain)
     children = [
         *claims,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from kaos.api import Agent, CustomResource, MCPServer, Memory, ModelAPI, ToolCallMode, ToolChoice
 from kaos.reconcilers.children.names import HTTP_PORT, env_name, ref, service_name
+from kaos.reconcilers.children.telemetry import telemetry_env
 from kaos.reconcilers.children.workload import literal
 from kaos.reconcilers.settings import Settings
 
@@ -57,14 +58,11 @@ def environment(
     for text in peers:
         variable = f"PEER_AGENT_{env_name(ref(text, namespace).name)}_CARD_URL"
         env.append((variable, url(Agent, text, SERVICE_PORT)))
-    env += memory_environment(spec.config.memory)
-    if spec.config.telemetry.endpoint is not None:
-        env += [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", literal(spec.config.telemetry.endpoint)),
-            ("OTEL_SERVICE_NAME", agent.name),
-            ("OTEL_RESOURCE_ATTRIBUTES", f"service.namespace={namespace}"),
-        ]
-    return env
+    return [
+        *env,
+        *memory_environment(spec.config.memory),
+        *telemetry_env(agent, spec.config.telemetry),
+    ]
 
 
 def chosen_tools(choice: ToolChoice) -> str:

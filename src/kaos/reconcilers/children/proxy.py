@@ -15,6 +15,7 @@ import yaml
 from kaos.api import ConfigYaml, InvalidSpecError, ModelAPI, ProxyConfig
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
 from kaos.reconcilers.children.network import network_policy, to_public, to_url
+from kaos.reconcilers.children.telemetry import telemetry_egress, telemetry_env
 from kaos.reconcilers.children.workload import (
     Manifest,
     container,
@@ -68,7 +69,7 @@ def proxy_children(
         settings.image,
         ("serve", "--config", f"{FOLDER}/{file}"),
         command=COMMAND,
-        env=_environment(config, settings),
+        env=_environment(api, config, settings),
         resources=api.spec.resources.manifest(),
         mounts=(("config", FOLDER),),
     )
@@ -76,6 +77,7 @@ def proxy_children(
         api, [gateway], volumes=[{"name": "config", **volume}], annotations=annotations
     )
     egress = _egress(upstreams, settings) if not secret else [to_public(settings, 443)]
+    egress += telemetry_egress(api.spec.telemetry, settings)
     policy = network_policy(api, settings, port=HTTP_PORT, egress=egress, guests=guests)
     return [*policy, *children, pod]
 
@@ -124,8 +126,9 @@ def _covers(pattern: str, model: str) -> bool:
     return model.startswith(head) and model.endswith(tail)
 
 
-def _environment(config: ProxyConfig, settings: Settings) -> list[Manifest]:
-    env = variables(settings.serving(HTTP_PORT), config.env)
+def _environment(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manifest]:
+    generated = [*settings.serving(HTTP_PORT), *telemetry_env(api, api.spec.telemetry)]
+    env = variables(generated, config.env)
     key = config.api_key
     if key is not None and key.value is not None:
         env.append({"name": KEY_VARIABLE, "value": literal(key.value)})

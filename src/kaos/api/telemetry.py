@@ -1,0 +1,16 @@
+"""Where a resource's pods send what they measure."""
+
+from pydantic import Field
+
+from kaos.api.meta import Model
+
+
+class Telemetry(Model):
+    """Where traces and metrics are sent; nothing is without an endpoint."""
+
+    endpoint: str | None = Field(
+        default=None,
+        max_length=2048,
+        pattern=r"^https?://[^\s/]",
+        description="A collector that takes OTLP over HTTP, e.g. http://collector.obs.svc:4318.",
+    )
