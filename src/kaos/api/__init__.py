@@ -19,7 +19,14 @@ from kaos.api.agent import (
 )
 from kaos.api.auth import Auth, TokensSecret
 from kaos.api.crd import crd
-from kaos.api.mcpserver import MCPServer, MCPServerConfig, MCPServerSpec, ServerType, Tools
+from kaos.api.mcpserver import (
+    Header,
+    MCPServer,
+    MCPServerConfig,
+    MCPServerSpec,
+    ServerType,
+    Tools,
+)
 from kaos.api.memory import Memory, MemoryType
 from kaos.api.meta import GROUP, VERSION, Condition, CustomResource, InvalidSpecError, Status
 from kaos.api.modelapi import (
@@ -63,6 +70,7 @@ __all__ = [
     "CustomResource",
     "EnvVar",
     "GatewayRoute",
+    "Header",
     "HostedConfig",
     "InvalidSpecError",
     "KeySource",

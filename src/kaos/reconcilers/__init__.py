@@ -7,6 +7,7 @@ Nothing here knows whether the cluster is a real one or the embedded one.
 from collections.abc import Iterable
 
 from kaos.api import GROUP, VERSION, Agent, MCPServer, ModelAPI, Workload
+from kaos.reconcilers import runtimes
 from kaos.reconcilers.agent import AGENTS_NAMED, USES, AgentReconciler, asks_for_tokens
 from kaos.reconcilers.children.names import KIND_LABEL, NAME_LABEL, ref
 from kaos.reconcilers.grants import REFERENCE_GRANT
@@ -108,6 +109,11 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
                 if "targetRunsPerPod" in (agent.spec.get("autoscaling") or {}):
                     yield agent.key
 
+    def registered(obj: Object) -> Iterable[Request]:
+        """The registry of runtimes concerns every server that it may name an image for."""
+        if (obj.name, obj.namespace) == (runtimes.NAME, settings.namespace):
+            yield from (server.key for server in cache.list(MCPServer))
+
     agent_watches = [
         users("ModelAPI"),
         users("MCPServer"),
@@ -133,7 +139,12 @@ def controllers(manager: Manager, settings: Settings) -> list[Controller]:
             MCPServerReconciler(manager, settings),
             for_=MCPServer,
             owns=owns,
-            watches=[pods(MCPServer), *referenced(MCPServer), granted(MCPServer)],
+            watches=[
+                pods(MCPServer),
+                *referenced(MCPServer),
+                granted(MCPServer),
+                Watches(CONFIG_MAP, registered),
+            ],
             workers=WORKERS,
         ),
         Controller(

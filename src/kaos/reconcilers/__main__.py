@@ -32,8 +32,7 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
     host, _, port = listen.rpartition(":")
     election = None
     if elect:
-        namespace = os.environ.get("KAOS_POD_NAMESPACE") or "kaos-system"
-        election = LeaderElection("kaos-controller", namespace)
+        election = LeaderElection("kaos-controller", settings.namespace)
     manager = Manager(
         config,
         field_manager=FIELD_MANAGER,

@@ -100,7 +100,9 @@ class AgentReconciler(WorkloadReconciler[Agent]):
         for text in agent.spec.mcp_servers:
             target = ref(text, agent.namespace)
             server = self.cache.get(MCPServer, target.name, target.namespace)
-            if server is not None and server.spec.get("type") == ServerType.REMOTE:
+            if server is None or server.spec.get("headers"):  # a pod here has those
+                continue
+            if server.spec.get("type") == ServerType.REMOTE:
                 found[text] = str(server.spec.get("url", ""))
         return {text: url for text, url in found.items() if url}
 

@@ -4,7 +4,7 @@ A tool server says in its log what it serves, before it is ready. The log is rea
 server, as a model's progress is, so this works where the controller has no way to the pods: outside
 of the cluster, or behind the NetworkPolicies that it makes itself. It is read once a pod.
 
-Does not: know the tools of an image of the user's own or of a remote server.
+Does not: know the tools of an image of the user's own or of a remote server that agents call.
 """
 
 import contextlib
@@ -12,21 +12,23 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
-from kaos.api import MCPServer, ServerType
+from kaos.api import MCPServer
+from kaos.reconcilers import runtimes
 from kaos.reconcilers.availability import Availability
 from kaos.reconcilers.children.mcpserver import (
     CONTAINER,
     endpoint,
     mcpserver_children,
     remote_url,
+    says_its_tools,
 )
 from kaos.reconcilers.children.names import Ref, selector
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.workload import PODS_OF, Plan, WorkloadReconciler, workload_key
-from kaos.runtime import HTTP_ROUTE, POD, ApiError, Manager, Object
+from kaos.runtime import CONFIG_MAP, HTTP_ROUTE, POD, ApiError, Manager, Object
 
-FIRST_LINES = 50
+FIRST_LINES = 1000  # a package may say much before it serves
 SAYS = "serving tools"
 
 
@@ -40,13 +42,21 @@ class MCPServerReconciler(WorkloadReconciler[MCPServer]):
         self._told: dict[Ref, tuple[str, list[str]]] = {}  # by server: a pod's uid, its tools
 
     def plan(self, resource: MCPServer) -> Plan:
-        """Decide what shall exist for a tool server."""
+        """Decide what shall exist for a tool server.
+
+        Raises:
+            InvalidSpecError: its runtime is not in the registry, or cannot be used.
+        """
+        registry = self.cache.get(CONFIG_MAP, runtimes.NAME, self.settings.namespace)
+        resource = runtimes.resolved(resource, registry)
         routes = self.cache.synced(HTTP_ROUTE)
         available, unrouted = None, ""
         if url := remote_url(resource):
             message = f"runs elsewhere; agents call {url}, and nobody here has asked if it answers"
             available = Finding(Type.AVAILABLE, True, Reason.REMOTE, message)
             unrouted = "a remote server has no route here"
+        elif resource.spec.headers:
+            unrouted = "who came through the gateway would act with the headers' rights"
         return Plan(
             accepted=Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid"),
             children=mcpserver_children(
@@ -62,7 +72,7 @@ class MCPServerReconciler(WorkloadReconciler[MCPServer]):
     ) -> tuple[Finding, dict[str, Any]]:
         """Which tools are served, by what a pod that serves said when it started."""
         finding, extra = await super().observe(resource, seen)
-        if resource.spec.type is ServerType.PYTHON:
+        if says_its_tools(resource):
             tools = await self._tools(resource) if seen.available else self._known(resource)
             if tools:
                 extra["availableTools"] = tools

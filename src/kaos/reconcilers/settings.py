@@ -34,6 +34,8 @@ class Settings:
             does; where it does not, callers of an agent with `auth` need a bearer token.
         watch_secrets: whether a change of a Secret rolls the pods that read it; it takes the right
             to list Secrets, of which only metadata is read (`KAOS_WATCH_SECRETS`).
+        namespace: the controller's own, where its lease and the registry of runtimes are
+            (`KAOS_POD_NAMESPACE`).
     """
 
     image: str = DEFAULT_IMAGE
@@ -46,6 +48,7 @@ class Settings:
     drain: int = 5
     account_tokens: bool = True
     watch_secrets: bool = True
+    namespace: str = "kaos-system"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = environ) -> Self:
@@ -67,6 +70,7 @@ class Settings:
             gateway_proxies=_listed(env.get("KAOS_GATEWAY_PROXIES", "")) or (namespace, ENVOY),
             drain=int(env.get("KAOS_DRAIN", "5")),
             watch_secrets=env.get("KAOS_WATCH_SECRETS", "").lower() != "false",
+            namespace=env.get("KAOS_POD_NAMESPACE") or "kaos-system",
         )
 
     def service_host(self, service: str, namespace: str) -> str:

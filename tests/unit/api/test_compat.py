@@ -88,7 +88,7 @@ def test_the_table_and_the_tests_are_one() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"runtime": "slack"}, 'runtime "slack" is not known'),
+        ({"runtime": "slack", "url": "http://x"}, "are for type remote, not runtime slack"),
         ({"runtime": "python-string"}, "needs params"),
         ({"runtime": "custom", "type": "custom"}, "one of type and runtime"),
         ({"type": "custom", "params": "x"}, "params belongs to runtime"),

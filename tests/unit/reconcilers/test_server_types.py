@@ -14,6 +14,14 @@ from tests.unit.reconcilers.resources import body, by_kind, env_of
 
 URL = "https://mcp.example.test/mcp"
 REMOTE = {"type": "remote", "url": URL}
+TOKEN = {
+    "name": "Authorization",
+    "valueFrom": {"secretKeyRef": {"name": "upstream", "key": "header"}},
+}
+
+
+def package(name: str, type_: str = "python-runtime") -> dict[str, Any]:
+    return {"type": type_, "config": {"tools": {"fromPackage": name}}}
 
 
 def server(**spec: Any) -> MCPServer:
@@ -43,14 +51,89 @@ def test_w12_a_custom_servers_arguments_are_arguments_of_its_images_own_program(
     [
         ({"type": "custom"}, r"type custom needs container\.image"),
         ({"type": "remote"}, "type remote needs url"),
-        ({**REMOTE, "config": {"mcp": "x"}}, "are for type python-runtime, not remote"),
-        ({**ECHO, "url": URL}, "url is for type remote, not python-runtime"),
+        ({**REMOTE, "config": {"mcp": "x"}}, "python-runtime and node-runtime, not remote"),
+        ({**ECHO, "url": URL}, "url and headers are for type remote, not python-runtime"),
+        ({**ECHO, "headers": [TOKEN]}, "url and headers are for type remote, not python-runtime"),
+        ({**REMOTE, "headers": [{**TOKEN, "name": "Mcp-Session-Id"}]}, "is set by the protocol"),
+        ({**REMOTE, "headers": [{**TOKEN, "name": "a b"}]}, "headers.0.name"),
+        (package("@corp/x"), "'@corp/x' is no name for python-runtime"),
+        (package("x==1", "node-runtime"), "'x==1' is no name for node-runtime"),
+        (package("../x"), "fromPackage"),
+        (package("--index-url=http://evil"), "fromPackage"),
+        (package("a; id"), "fromPackage"),
+        ({"type": "node-runtime", "config": {"tools": {"fromString": "x"}}}, "set fromPackage"),
+        ({"type": "node-runtime"}, "exactly one of mcp and tools"),
         ({"type": "remote", "url": "file:///etc/passwd"}, "url"),
     ],
 )
 def test_what_does_not_fit_its_type_is_refused(spec: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSpecError, match=words):
         server(**spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "env"),
+    [
+        (package("mcp-server-time[x]==1.0"), {"MCP_PACKAGE": "mcp-server-time[x]==1.0"}),
+        (
+            package("@corp/tools@1.2.3", "node-runtime"),
+            {"MCP_PACKAGE": "@corp/tools@1.2.3", "MCP_RUNTIME": "node"},
+        ),
+        (
+            {"type": "node-runtime", "config": {"mcp": "corp-tools"}},
+            {"MCP_BUILTIN": "corp-tools", "MCP_RUNTIME": "node"},
+        ),
+    ],
+)
+def test_a_package_has_a_folder_to_be_installed_in(
+    spec: dict[str, Any], env: dict[str, str]
+) -> None:
+    args = ["--token", "$(TOKEN)"]
+    one = server(**spec, container={"args": args})
+    children = by_kind(mcpserver_children(one, Settings(image="kaos/kaos:test"), routes=False))
+    pod = children["Deployment"]["spec"]["template"]["spec"]
+    (main,) = pod["containers"]
+
+    node = spec["type"] == "node-runtime"
+    assert main["image"].startswith("kaos/kaos-node:") is node
+    assert main["command"] == ["python", "-m", "kaos.toolserver"]
+    assert main["args"] == args  # of its program, expanded as in any pod
+    assert {"name": "package", "emptyDir": {}} in pod["volumes"]
+    found = env_of(children["Deployment"])
+    assert found["KAOS_PACKAGE_FOLDER"] == found["HOME"] == "/package"
+    assert {name: found[name] for name in env} == env
+
+
+def test_headers_are_files_of_a_pod_that_nobody_gets_to_through_the_gateway() -> None:
+    team = {"name": "X-Team", "valueFrom": {"configMapKeyRef": {"name": "us", "key": "team"}}}
+    one = server(**REMOTE, headers=[TOKEN, team])
+    children = by_kind(mcpserver_children(one, Settings(), routes=True))
+    assert set(children) == {"Deployment", "Service", "NetworkPolicy"}  # no HTTPRoute
+
+    pod = children["Deployment"]["spec"]["template"]["spec"]
+    volume = next(v for v in pod["volumes"] if v["name"] == "headers")
+    assert volume["projected"]["sources"] == [
+        {"secret": {"name": "upstream", "items": [{"key": "header", "path": "Authorization"}]}},
+        {"configMap": {"name": "us", "items": [{"key": "team", "path": "X-Team"}]}},
+    ]
+    env = env_of(children["Deployment"])
+    assert (env["MCP_URL"], env["MCP_HEADERS_FOLDER"]) == (URL, "/etc/kaos/headers")
+    policy = children["NetworkPolicy"]["spec"]
+    assert policy["egress"][1:] == [{"ports": [{"protocol": "TCP", "port": 443}]}]
+    assert all("namespaceSelector" not in peer for peer in policy["ingress"][0]["from"])
+
+
+async def test_agents_ask_the_pod_of_a_remote_server_with_headers(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply("MCPServer", "tools", {**REMOTE, "headers": [TOKEN]})
+    await cluster.apply("Agent", "one", {"modelAPI": "ollama", "mcpServers": ["tools"]})
+    agent = await cluster.eventually(DEPLOYMENT, "one", lambda _: True)
+    assert tools_url(agent).startswith("http://mcpserver-tools.default.svc")
+    await cluster.eventually(DEPLOYMENT, "mcpserver-tools", lambda _: True)
+    found = await cluster.eventually(
+        api.MCPServer, "tools", says("DependenciesReady", "DependencyMissing")
+    )
+    assert found.status["message"] == 'Secret "upstream" does not exist'
 
 
 def tools_url(deployment: Object) -> str:

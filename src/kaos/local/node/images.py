@@ -18,6 +18,8 @@ from pathlib import Path, PurePosixPath
 
 DEFAULT_OLLAMA_REPOSITORY = "ollama/ollama"
 DEFAULT_KAOS_REPOSITORY = "kaos/kaos"
+KAOS_REPOSITORIES = (DEFAULT_KAOS_REPOSITORY, "kaos/kaos-node", "kaos/kaos-litellm")
+"""Ours, also with Node.js and with LiteLLM: here both are what this machine has."""
 OLLAMA_PORT = 11434
 
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
@@ -98,7 +100,7 @@ class ImageTable:
         )
         return cls(
             {
-                DEFAULT_KAOS_REPOSITORY: kaos,
+                **dict.fromkeys(KAOS_REPOSITORIES, kaos),
                 environ.get("KAOS_IMAGE") or DEFAULT_KAOS_REPOSITORY: kaos,
                 DEFAULT_OLLAMA_REPOSITORY: ollama,
                 environ.get("KAOS_OLLAMA_IMAGE") or DEFAULT_OLLAMA_REPOSITORY: ollama,
