@@ -13,7 +13,6 @@ from kaos.api.agent import (
     AgentNetwork,
     AgentSpec,
     AgentStatus,
-    Telemetry,
     ToolCallMode,
     ToolChoice,
 )
@@ -41,6 +40,7 @@ from kaos.api.modelapi import (
     Pull,
 )
 from kaos.api.pod import EnvVar, GatewayRoute, KeySource, Resources
+from kaos.api.telemetry import Telemetry
 from kaos.api.workload import Autoscaling, Container, Network, NetworkMode, Workload, WorkloadSpec
 
 MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)

@@ -18,6 +18,7 @@ from kaos.api.meta import (
     column,
 )
 from kaos.api.pod import EnvVars, KeySelector, KeySource
+from kaos.api.telemetry import Telemetry
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 IMAGE_RULE = (
@@ -163,6 +164,11 @@ class MCPServerSpec(WorkloadSpec):
         default_factory=list,
         description="For type remote: headers of requests to url. A pod here adds them, so agents "
         "never see them.",
+    )
+
+    telemetry: Telemetry = Field(
+        default_factory=Telemetry,
+        description="Where traces are sent; an image of type custom gets the variables (OTEL_…).",
     )
 
     @model_validator(mode="before")

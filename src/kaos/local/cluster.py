@@ -25,6 +25,7 @@ from kaos.local.node.node import Node
 from kaos.local.restart import forget_readiness
 from kaos.local.state import ClusterInfo, State
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
+from kaos.reconcilers.account_tokens import makes_account_tokens
 from kaos.runtime import Client, ClusterConfig, Manager
 
 log = structlog.get_logger(__name__)
@@ -65,7 +66,9 @@ async def run(
             if settings.controllers:
                 # Its proxies are told of a pod's end before the pod is: nothing to wait for.
                 kaos_settings = dataclasses.replace(
-                    Settings.from_env(), drain=0, account_tokens=False
+                    Settings.from_env(),
+                    drain=0,
+                    account_tokens=await makes_account_tokens(manager.client),
                 )
                 manager.add(*controllers(manager, kaos_settings))
             async with _background(manager.run) as started:

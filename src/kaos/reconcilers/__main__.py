@@ -14,6 +14,7 @@ from dataclasses import replace
 import structlog
 
 from kaos.reconcilers import FIELD_MANAGER, Settings, controllers
+from kaos.reconcilers.account_tokens import makes_account_tokens
 from kaos.runtime import POD, Client, ClusterConfig, HttpServer, LeaderElection, Manager
 from kaos.telemetry.logs import configure
 
@@ -40,6 +41,7 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
         http=HttpServer(host or "127.0.0.1", int(port)),
     )
     settings = await as_own_pod(settings, manager.client)
+    settings = replace(settings, account_tokens=await makes_account_tokens(manager.client))
     manager.add(*controllers(manager, settings))
     loop, running = asyncio.get_running_loop(), asyncio.ensure_future(manager.run())
     for number in (signal.SIGTERM, signal.SIGINT):

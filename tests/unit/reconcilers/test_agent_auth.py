@@ -1,21 +1,25 @@
 """`spec.auth`: who is known to whom, by which tokens, and that the graph is the list of callers."""
 
 import asyncio
+import json
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
 
 from kaos import api
 from kaos.api import Agent, InvalidSpecError
+from kaos.reconcilers.account_tokens import makes_account_tokens
 from kaos.reconcilers.children.agent import agent_children
 from kaos.reconcilers.children.auth import audience
 from kaos.reconcilers.children.names import Ref
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import CONFIG_MAP, DEPLOYMENT, SECRET, SERVICE_ACCOUNT, Object
+from kaos.runtime.transport import HttpResponse
 from kaos.testing.running import hosted
 from tests.unit.reconcilers.conftest import running
-from tests.unit.reconcilers.harness import Cluster, ready, says
+from tests.unit.reconcilers.harness import Cluster, RealCluster, ready, says
 from tests.unit.reconcilers.resources import agent, env_of
 
 TOKENS = {"tokensSecret": {"name": "callers"}}
@@ -213,6 +217,20 @@ async def test_a_new_list_of_tokens_rolls_nothing_and_a_missing_one_is_told(
     await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci"))
     after = await cluster.read(DEPLOYMENT, "vault")
     assert after.metadata.generation == before.metadata.generation
+
+
+async def test_a_real_cluster_says_that_accounts_have_tokens(monkeypatch: Any) -> None:
+    told = {"resources": [{"name": "serviceaccounts"}, {"name": "serviceaccounts/token"}]}
+
+    async def answer(*_: Any) -> HttpResponse:
+        return HttpResponse(200, json.dumps(told).encode())
+
+    monkeypatch.setattr("kaos.reconcilers.account_tokens.send", answer)
+    assert await makes_account_tokens(Mock())
+
+
+async def test_the_embedded_cluster_says_that_they_have_none(cluster: Cluster) -> None:
+    assert await makes_account_tokens(cluster.client) is isinstance(cluster, RealCluster)
 
 
 async def test_an_agent_that_nobody_could_call_is_refused() -> None:

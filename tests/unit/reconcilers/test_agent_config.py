@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
+from kaos.agent.auth.service_accounts import ACCOUNT_FOLDER
 from kaos.agent.settings import Settings as AgentSettings
-from kaos.api import InvalidSpecError
+from kaos.api import InvalidSpecError, MCPServer, ModelAPI
 from kaos.reconcilers.children.agent import agent_children
+from kaos.reconcilers.children.mcpserver import mcpserver_children
+from kaos.reconcilers.children.modelapi import modelapi_children
 from kaos.reconcilers.settings import Settings
 from kaos.telemetry import tracing
-from tests.unit.reconcilers.resources import agent, by_kind, env_of
+from tests.unit.reconcilers.resources import agent, body, by_kind, env_of
 
 
 def children(**spec: Any) -> dict[str, dict[str, Any]]:
@@ -55,6 +58,26 @@ def test_w11_an_agent_understands_all_that_it_is_told() -> None:
     assert read(config={"memory": {"enabled": False}}).memory_enabled is False
 
 
+def test_w11_an_agent_understands_whom_it_may_let_in_and_how_it_shows_itself() -> None:
+    made = agent_children(
+        agent(auth={"tokensSecret": {"name": "t"}}, agentNetwork={"access": ["ops/vault"]}),
+        "m",
+        Settings(),
+        routes=False,
+        guarded=["ops/vault"],
+    )
+    (found,) = (child for child in made if child["kind"] == "Deployment")
+    settings = AgentSettings.from_env(env_of(found))
+    (main,) = found["spec"]["template"]["spec"]["containers"]
+    folders = {mount["name"]: mount["mountPath"] for mount in main["volumeMounts"]}
+    assert settings.auth_service_accounts == "jwks"
+    assert settings.auth_allow_file == f"{folders['auth']}/allow"
+    assert settings.auth_tokens_file == f"{folders['auth']}/tokens"
+    assert settings.auth_audience == "kaos.tools/agent/default/assistant"
+    assert settings.peer_token_files == {"vault": f"{folders['peer-tokens']}/vault"}
+    assert folders["api-access"] == str(ACCOUNT_FOLDER)
+
+
 def test_traces_go_where_the_spec_says_and_are_let_through() -> None:
     found = children(config={"telemetry": {"endpoint": "http://collector.obs.svc:4318"}})
     env = env_of(found["Deployment"])
@@ -63,6 +86,37 @@ def test_traces_go_where_the_spec_says_and_are_let_through() -> None:
     there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "obs"}}}
     assert found["NetworkPolicy"]["spec"]["egress"][-1] == {"to": [there]}
     assert not tracing.wanted(env_of(children()["Deployment"]))
+
+
+def test_a_gateways_traces_go_where_the_spec_says_and_ollama_has_none() -> None:
+    spec = {
+        "mode": "Proxy",
+        "proxyConfig": {"models": ["*"], "apiBase": "http://llm.ai.svc/v1"},
+        "telemetry": {"endpoint": "http://collector.obs.svc:4318"},
+    }
+    proxy = ModelAPI.parse(body("ModelAPI", "m", spec))
+    made = by_kind(modelapi_children(proxy, Settings(), routes=False))
+    env = env_of(made["Deployment"])
+    assert tracing.wanted(env)
+    assert env["OTEL_SERVICE_NAME"] == "m"
+    there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "obs"}}}
+    assert {"to": [there]} in made["NetworkPolicy"]["spec"]["egress"]
+    spec = {"mode": "Hosted", "hostedConfig": {"model": "m"}, "telemetry": spec["telemetry"]}
+    with pytest.raises(InvalidSpecError, match="telemetry is for mode Proxy"):
+        ModelAPI.parse(body("ModelAPI", "m", spec))
+
+
+def test_a_tool_servers_traces_go_where_the_spec_says() -> None:
+    spec = {
+        "type": "python-runtime",
+        "config": {"mcp": "test-mcp-echo-server"},
+        "telemetry": {"endpoint": "http://collector.obs.svc:4318"},
+    }
+    echo = MCPServer.parse(body("MCPServer", "echo", spec))
+    made = by_kind(mcpserver_children(echo, Settings(), routes=False))
+    assert tracing.wanted(env_of(made["Deployment"]))
+    there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "obs"}}}
+    assert {"to": [there]} in made["NetworkPolicy"]["spec"]["egress"]
 
 
 def test_a_config_that_says_nothing_leaves_the_agents_own_defaults() -> None:

@@ -13,6 +13,7 @@ from kaos.api import Header, KeySource, MCPServer, ServerType
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
 from kaos.reconcilers.children.network import network_policy, to_public, to_url
 from kaos.reconcilers.children.route import http_route
+from kaos.reconcilers.children.telemetry import telemetry_egress, telemetry_env
 from kaos.reconcilers.children.workload import (
     Manifest,
     container,
@@ -63,7 +64,11 @@ def mcpserver_children(
     if remote_url(server):
         return []
     remote, custom = spec.type is ServerType.REMOTE, spec.type is ServerType.CUSTOM
-    generated = [("MCP_SERVER_NAME", server.name), *settings.serving(HTTP_PORT)]
+    generated = [
+        ("MCP_SERVER_NAME", server.name),
+        *settings.serving(HTTP_PORT),
+        *telemetry_env(server, spec.telemetry),
+    ]
     volumes = [empty_volume("tmp")]
     mounts = [("tmp", "/tmp")]  # noqa: S108 - a mount, private to the pod
     egress = [to_public(settings)]
@@ -75,6 +80,7 @@ def mcpserver_children(
         volumes.append(headers_volume(spec.headers))
         mounts.append(("headers", HEADERS))
         egress = to_url(spec.url or "", settings.cluster_domain)
+    egress += telemetry_egress(spec.telemetry, settings)
     main = container(
         CONTAINER,
         NODE_IMAGE if spec.type is ServerType.NODE else settings.image,
