@@ -7,7 +7,9 @@ turn in eight goes to the item that waits longest below, so nothing starves. Not
 shutdown, whoever waits.
 Does not: bound its length (it holds keys, each at most once), or persist anything.
 Which failures taught it: low priorities that starved (controller-runtime#3496), workers stuck at
-shutdown (#3540). Plain deques and futures, because memory streams cost ten times as much.
+shutdown (#3540). Plain deques and futures, because memory streams cost ten times as much; and one
+worker is woken at a time, who wakes the next when there is more, because a worker whose reconciles
+do not wait takes all there is before the others even run.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from kaos.runtime.backoff import Backoff, Bucket
 from kaos.runtime.metrics import Metrics
@@ -34,21 +36,43 @@ class QueueShutDown(Exception):  # noqa: N818
     """The queue hands out nothing any more."""
 
 
-@dataclass(slots=True)
-class _Entry:
-    priority: int
-    since: float
-    ticket: int
-    causes: list[str] = field(default_factory=list)
+@dataclass(slots=True, eq=False)
+class Work(Generic[T]):
+    """An item, and once it is handed out: call `done` with it, whatever happened.
 
-
-class Work(NamedTuple, Generic[T]):
-    """An item handed out: call `done` with it, whatever happened."""
+    Attributes:
+        item: What to work on.
+        priority: How urgent it is.
+        since: When it was added.
+        causes: Why it was added, the first few.
+        waited: How long it has waited.
+        moved: Whether another entry, of a higher priority, has taken its place.
+    """
 
     item: T
     priority: int
-    causes: tuple[str, ...]
-    waited: float
+    since: float
+    causes: tuple[str, ...] = ()
+    waited: float = 0.0
+    moved: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Lane(Generic[T]):
+    """What waits with one priority."""
+
+    priority: int
+    entries: deque[Work[T]] = field(default_factory=deque)
+    depth: int = 0
+
+    def head(self) -> Work[T] | None:
+        """Who is next; entries that moved up are dropped on the way."""
+        entries = self.entries
+        while entries:
+            if not entries[0].moved:
+                return entries[0]
+            entries.popleft()
+        return None
 
 
 class QueueMetrics:
@@ -87,22 +111,22 @@ class WorkQueue(Generic[T]):
         self._backoff = backoff or Backoff()
         rate = self._backoff.rate
         self._bucket = Bucket(rate, self._backoff.burst) if rate is not None else None
-        self._entries: dict[T, _Entry] = {}
-        self._ready: dict[int, deque[tuple[int, T]]] = {}
-        self._order: list[int] = []
-        self._depths: dict[int, int] = {}
+        self._entries: dict[T, Work[T]] = {}
+        self._lanes: dict[int, _Lane[T]] = {}
+        self._order: list[_Lane[T]] = []
+        self._ready = 0
         self._working: dict[T, float] = {}
-        self._delayed: dict[T, tuple[float, int, _Entry]] = {}
+        self._delayed: dict[T, tuple[float, int, Work[T]]] = {}
         self._heap: list[tuple[float, int, T]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._woken = False
         self._failures: dict[T, int] = {}
-        self._clock: Callable[[], float] | None = None
+        self._now: Callable[[], float] = self._first_time
         self._tickets = 0
         self._turns = 0
         self._down = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._on_idle: list[asyncio.Future[None]] = []
         if metrics is not None:
             metrics.watch(self._unfinished, self._longest)
 
@@ -125,22 +149,16 @@ class WorkQueue(Generic[T]):
         if self._down:
             return
         if self._metrics is not None:
-            self._metrics.adds.inc()
+            self._metrics.adds.value += 1
         entry = self._entries.get(item)
         if entry is None:
-            entry = _Entry(priority, self._now(), 0)
-            self._entries[item] = entry
+            entry = self._entries[item] = Work(item, priority, self._now())
             if item not in self._working:
-                self._enqueue(item, entry)
+                self._enqueue(entry)
         elif priority > entry.priority:
-            if item in self._working:
-                entry.priority = priority
-            else:
-                self._depths[entry.priority] -= 1
-                entry.priority = priority
-                self._enqueue(item, entry)
+            entry = self._move_up(entry, priority)
         if cause and len(entry.causes) < _CAUSES and cause not in entry.causes:
-            entry.causes.append(cause)
+            entry.causes += (cause,)
 
     def add_after(self, item: T, delay: float, *, priority: int = NORMAL, cause: str = "") -> None:
         """Add after `delay` seconds; of several times, the earliest counts."""
@@ -151,13 +169,13 @@ class WorkQueue(Generic[T]):
             return
         when = self._now() + delay
         known = self._delayed.get(item)
-        causes = [cause] if cause else []
         if known is not None:
             if known[0] <= when:
                 return
             priority = max(priority, known[2].priority)
         self._tickets += 1
-        self._delayed[item] = (when, self._tickets, _Entry(priority, when, 0, causes))
+        entry = Work(item, priority, when, (cause,) if cause else ())
+        self._delayed[item] = (when, self._tickets, entry)
         heapq.heappush(self._heap, (when, self._tickets, item))
         self._arm()
 
@@ -166,7 +184,7 @@ class WorkQueue(Generic[T]):
         failures = self._failures.get(item, 0)
         self._failures[item] = failures + 1
         if self._metrics is not None:
-            self._metrics.retries.inc()
+            self._metrics.retries.value += 1
         delay = self._backoff.delay(failures)
         if self._bucket is not None:
             delay = max(delay, self._bucket.take())
@@ -175,7 +193,8 @@ class WorkQueue(Generic[T]):
 
     def forget(self, item: T) -> None:
         """The item went well: its next failure is its first."""
-        self._failures.pop(item, None)
+        if self._failures:
+            self._failures.pop(item, None)
 
     def failures(self, item: T) -> int:
         """How often the item failed in a row."""
@@ -186,6 +205,8 @@ class WorkQueue(Generic[T]):
         while not self._down:
             work = self._take()
             if work is not None:
+                if self._ready and self._waiters:
+                    self._wake()
                 return work
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -193,11 +214,12 @@ class WorkQueue(Generic[T]):
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
+                    self._woken = False
                     self._wake()  # the item we were woken for must find somebody else
+                elif waiter in self._waiters:
+                    self._waiters.remove(waiter)
                 raise
-            finally:
-                if not waiter.done() or waiter.cancelled():
-                    self._discard(waiter)
+            self._woken = False
         raise QueueShutDown
 
     def done(self, item: T) -> None:
@@ -205,19 +227,21 @@ class WorkQueue(Generic[T]):
         started = self._working.pop(item, None)
         if started is not None and self._metrics is not None:
             self._metrics.worked.observe(self._now() - started)
-        entry = self._entries.get(item)
-        if entry is not None and not self._down:
-            self._enqueue(item, entry)
-        if not self._working:
-            self._idle.set()
+        if not self._down and (entry := self._entries.get(item)) is not None:
+            self._enqueue(entry)
+        if not self._working and self._on_idle:
+            waiting, self._on_idle = self._on_idle, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def shut_down(self) -> None:
         """Hand out nothing any more and release all who wait; work under way may end."""
         self._down = True
         self._entries.clear()
-        self._ready.clear()
         self._order.clear()
-        self._depths.clear()
+        self._lanes.clear()
+        self._ready = 0
         self._delayed.clear()
         self._heap.clear()
         if self._timer is not None:
@@ -229,73 +253,82 @@ class WorkQueue(Generic[T]):
 
     async def drained(self) -> None:
         """Wait until no work is under way."""
-        await self._idle.wait()
+        while self._working:
+            waiter = asyncio.get_running_loop().create_future()
+            self._on_idle.append(waiter)
+            await waiter
 
     def _take(self) -> Work[T] | None:
-        queue = self._choose()
-        if queue is None:
+        if not self._ready:
             return None
-        _, item = queue.popleft()
-        entry = self._entries.pop(item)
-        self._depths[entry.priority] -= 1
         now = self._now()
-        self._working[item] = now
-        self._idle.clear()
-        waited = now - entry.since
+        lane = self._choose(now)
+        entry = lane.entries.popleft()
+        lane.depth -= 1
+        self._ready -= 1
+        del self._entries[entry.item]
+        self._working[entry.item] = now
+        entry.waited = now - entry.since
         if self._metrics is not None:
-            self._metrics.waited.observe(waited)
-        return Work(item, entry.priority, tuple(entry.causes), waited)
+            self._metrics.waited.observe(entry.waited)
+        return entry
 
-    def _choose(self) -> deque[tuple[int, T]] | None:
-        """The queue whose head is next; heads of items that moved up are dropped on the way."""
-        first: deque[tuple[int, T]] | None = None
+    def _choose(self, now: float) -> _Lane[T]:
+        """The lane whose head is next: the highest, or one turn in eight who waits longest."""
         self._turns += 1
         fair = self._turns % _FAIR_TURN == 0
-        oldest = self._now() - _FAIR_AFTER
-        for priority in self._order:
-            queue = self._ready[priority]
-            while queue and not self._valid(*queue[0]):
-                queue.popleft()
-            if not queue:
+        oldest = now - _FAIR_AFTER
+        chosen: _Lane[T] | None = None
+        for lane in self._order:
+            head = lane.head()
+            if head is None:
                 continue
-            if first is None:
-                first = queue
+            if chosen is None:
+                chosen = lane
                 if not fair:
                     break
-            elif self._entries[queue[0][1]].since <= oldest:
-                oldest = self._entries[queue[0][1]].since
-                first = queue
-        return first
+            elif head.since <= oldest:
+                oldest = head.since
+                chosen = lane
+        assert chosen is not None  # noqa: S101 - `_ready` counts the heads
+        return chosen
 
-    def _valid(self, ticket: int, item: T) -> bool:
-        entry = self._entries.get(item)
-        return entry is not None and entry.ticket == ticket
+    def _move_up(self, entry: Work[T], priority: int) -> Work[T]:
+        if entry.item in self._working:
+            entry.priority = priority
+            return entry
+        entry.moved = True
+        self._lanes[entry.priority].depth -= 1
+        self._ready -= 1
+        above = Work(entry.item, priority, entry.since, entry.causes)
+        self._entries[entry.item] = above
+        self._enqueue(above)
+        return above
 
-    def _enqueue(self, item: T, entry: _Entry) -> None:
-        self._tickets += 1
-        entry.ticket = self._tickets
-        priority = entry.priority
-        queue = self._ready.get(priority)
-        if queue is None:
-            queue = self._ready[priority] = deque()
-            self._order = sorted(self._ready, reverse=True)
-            self._depths[priority] = 0
-            if self._metrics is not None and len(self._order) <= 25:
-                self._metrics.priority(priority, lambda: self._depths.get(priority, 0))
-        queue.append((entry.ticket, item))
-        self._depths[priority] += 1
-        self._wake()
+    def _enqueue(self, entry: Work[T]) -> None:
+        lane = self._lanes.get(entry.priority) or self._new_lane(entry.priority)
+        lane.entries.append(entry)
+        lane.depth += 1
+        self._ready += 1
+        if self._waiters and not self._woken:
+            self._wake()
+
+    def _new_lane(self, priority: int) -> _Lane[T]:
+        lane: _Lane[T] = _Lane(priority)
+        self._lanes[priority] = lane
+        self._order = sorted(self._lanes.values(), key=lambda lane: -lane.priority)
+        if self._metrics is not None and len(self._order) <= 25:
+            self._metrics.priority(priority, lambda: lane.depth)
+        return lane
 
     def _wake(self) -> None:
+        """Let one worker look; it lets the next one look when there is more."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+                self._woken = True
                 return
-
-    def _discard(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
 
     def _arm(self) -> None:
         while self._heap and not self._pending(*self._heap[0][1:]):
@@ -332,7 +365,6 @@ class WorkQueue(Generic[T]):
         now = self._now()
         return max((now - started for started in self._working.values()), default=0.0)
 
-    def _now(self) -> float:
-        if self._clock is None:
-            self._clock = asyncio.get_running_loop().time
-        return self._clock()
+    def _first_time(self) -> float:
+        self._now = asyncio.get_running_loop().time
+        return self._now()

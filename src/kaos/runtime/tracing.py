@@ -29,6 +29,11 @@ def _starter() -> _Starter | None:
     return start
 
 
+def traced() -> bool:
+    """Whether there are spans at all."""
+    return _starter() is not None
+
+
 def span(name: str, attributes: Callable[[], Mapping[str, str]]) -> AbstractContextManager[Any]:
     """A span around a block; its attributes are computed only when there is one."""
     start = _starter()

@@ -145,6 +145,42 @@ async def test_a_cancelled_getter_loses_no_item() -> None:
         await first
 
 
+async def test_every_waiting_worker_is_woken_while_there_is_work() -> None:
+    """One at a time, and each by the one before it: none may be forgotten on the way."""
+    queue: WorkQueue[int] = WorkQueue()
+    busy = 0
+    most = 0
+
+    async def work() -> None:
+        nonlocal busy, most
+        while True:
+            try:
+                item = (await queue.get()).item
+            except QueueShutDown:
+                return
+            busy += 1
+            most = max(most, busy)
+            await asyncio.sleep(1)
+            busy -= 1
+            queue.done(item)
+
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(work()) for _ in range(8)]
+        await asyncio.sleep(1)
+        for item in range(6):
+            queue.add(item)
+        workers[0].cancel()  # the one that was woken first
+        await asyncio.sleep(0.5)
+        assert busy == 6
+        for item in range(6, 20):
+            queue.add(item)
+        await asyncio.sleep(0.1)
+        assert busy == 7
+        await asyncio.sleep(10)
+        queue.shut_down()
+    assert most == 7
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
