@@ -1,24 +1,8 @@
 """`python -m kaos.agent`: an agent in a pod, set up by its environment."""
-# ruff: noqa: E402 - the first statement must come before all other imports
 
-import os
-import sys
-import types
-
-# structlog loads rich if there is one (the [cli] extra): 6 MB and 80 ms for coloured traces
-# that no pod prints. A module that is None is as good as not installed.
-sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-
-# pydantic looks through all installed packages for plugins, which is 1 MB and 30 ms; this
-# process has none. Its switch for that saves the search only, so the searcher goes as well.
-_NO_PLUGINS = types.ModuleType("pydantic.plugin._loader")
-_NO_PLUGINS.get_plugins = tuple  # type: ignore[attr-defined]
-sys.modules.setdefault(_NO_PLUGINS.__name__, _NO_PLUGINS)
-
-# aiohttp's lists of hooks, of which we have none: 1 MB in C, next to nothing in Python.
-os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
-
+import kaos.agent.lean  # noqa: F401 # isort: skip - before all others, see there
 import asyncio
+import sys
 
 import structlog
 
