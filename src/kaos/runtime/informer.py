@@ -73,7 +73,7 @@ class Informer:
         self._state = asyncio.Event()
         self._under_way: dict[Request, int] = {}
         self._held: dict[Request, list[Change]] = {}
-        self._own: dict[tuple[Request, int], Origin] = {}
+        self._own: dict[Request, dict[int, Origin]] = {}
         self._client = client
         self._new_watcher = new_watcher
         self._metrics = metrics or Metrics()
@@ -112,6 +112,12 @@ class Informer:
         if self.synced:
             return True
         return False if any(s.served is False for s in self._scopes.values()) else None
+
+    @property
+    def pending(self) -> int:
+        """How many own writes and held back changes wait for the watch, or for an answer."""
+        held = sum(len(changes) for changes in self._held.values())
+        return self.store.overlaid + held + sum(len(own) for own in self._own.values())
 
     def add_handler(self, handler: Handler) -> None:
         """Tell of changes; of what is there already as creations."""
@@ -178,7 +184,8 @@ class Informer:
             case Replaced(objects, version):
                 # A list may hide foreign changes behind a version of ours: call nothing own.
                 listed = version_number(version)
-                self._own = {k: who for k, who in self._own.items() if k[1] > listed}
+                for key in list(self._own):
+                    self._forget(key, listed)
                 self._tell(store.replace(objects, version, scope=namespace))
                 self._set_served(scope, served=True)
             case _ if effect is UNSERVED:
@@ -204,7 +211,7 @@ class Informer:
             elif gone:
                 self.store.deleted(write.key, gone)
             if written is not None and write.origin and _is_proven(write, written, created):
-                self._own[written.key, written.version] = write.origin
+                self._own.setdefault(written.key, {})[written.version] = write.origin
         if write.origin is None:
             return
         left = self._under_way.pop(write.key, 1) - 1
@@ -212,8 +219,8 @@ class Informer:
             self._under_way[write.key] = left
         else:
             self._tell(self._held.pop(write.key, []))
-        if written is not None and written.version <= self._version_watched(written.key):
-            self._own.pop((written.key, written.version), None)
+        if written is not None:
+            self._forget(written.key, self._version_watched(written.key))
 
     def _selected(self, written: Object) -> Object | None:
         """What is kept of an answer; what is not selected (any more) the watch tells of."""
@@ -268,10 +275,23 @@ class Informer:
                     self._held.setdefault(waits, []).append(change)
                     continue
             origin: Origin | None = None
-            if self._own and change.new is not None:
-                origin = self._own.pop((change.new.key, change.new.version), None)
+            if self._own:
+                key, version = change.latest.key, change.latest.version
+                if change.new is not None:
+                    origin = self._own.get(key, {}).get(version)
+                self._forget(key, version)
             for handler in self._handlers:
                 self._call(handler, change, origin)
+
+    def _forget(self, key: Request, version: int) -> None:
+        """Changes of an object up to this version will not be told any more."""
+        own = self._own.get(key)
+        if own is not None:
+            left = {of: who for of, who in own.items() if of > version}
+            if left:
+                self._own[key] = left
+            else:
+                del self._own[key]
 
     def _call(self, handler: Handler, change: Change, origin: Origin | None) -> None:
         try:

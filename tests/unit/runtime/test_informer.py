@@ -10,7 +10,7 @@ from kaos.runtime.codec import Object
 from kaos.runtime.informer import Informer
 from kaos.runtime.resources import Request
 from kaos.runtime.store import Change
-from kaos.runtime.watcher import Changed, Replaced
+from kaos.runtime.watcher import Changed, Deleted, Replaced
 from tests.unit.runtime.fake import FakeServer
 from tests.unit.runtime.support import THING
 
@@ -40,7 +40,7 @@ class Bench:
     def _note(self, change: Change, who: Origin | None) -> None:
         self.told.append((change.latest.version, who))
 
-    def watch(self, effect: Changed | Replaced) -> None:
+    def watch(self, effect: Changed | Deleted | Replaced) -> None:
         self.informer.effect(effect, self.scope)
 
     def write(
@@ -128,6 +128,23 @@ def test_changes_are_held_back_while_a_write_is_under_way(bench: Bench) -> None:
 def test_a_failed_write_releases_what_was_held_back(bench: Bench) -> None:
     bench.write(None, meanwhile=obj(12))
     assert bench.told == [(12, None)]
+
+
+def test_nothing_is_kept_of_own_writes_that_the_watch_will_not_tell(bench: Bench) -> None:
+    """The removal of a finalizer, which deletes, was remembered until the next list."""
+    bench.write(obj(12), based_on="10")
+    bench.watch(Deleted(obj(12)))
+    assert bench.told == [(12, None)]
+    assert bench.informer.pending == 0
+
+
+def test_an_own_successor_of_what_is_deleted_is_still_known_for_ours(bench: Bench) -> None:
+    bench.write(obj(14), created=True)
+    bench.watch(Deleted(obj(12)))
+    assert bench.informer.pending == 2  # a write laid over the watch, and its echo to come
+    bench.watch(Changed(obj(14)))
+    assert bench.told == [(12, None), (14, ME)]
+    assert bench.informer.pending == 0
 
 
 def test_a_generated_name_is_held_back_by_its_prefix(bench: Bench) -> None:
