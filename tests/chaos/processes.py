@@ -118,7 +118,7 @@ class Replica:
     def cached(self) -> dict[str, Any]:
         """What the process in this place last said of its cache; nothing when it is too young."""
         now = self.folder / f"{self.identity}.now"
-        return json.loads(now.read_text()) if now.exists() else {"overlaid": 0, "versions": {}}
+        return json.loads(now.read_text()) if now.exists() else {"pending": 0, "versions": {}}
 
     async def keep(self) -> None:
         """Run a process here, and start it again when it ends, until `stopping`."""

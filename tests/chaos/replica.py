@@ -21,10 +21,11 @@ from kaos.runtime import ClusterConfig, LeaderElection, LeadershipLost, Manager
 from kaos.runtime.manager import run_until_signal
 from kaos.runtime.pool import HttpTransport
 from kaos.runtime.transport import HttpRequest, HttpResponse
-from tests.chaos.widgets import WIDGET, widgets
+from tests.chaos.widgets import widgets
 
 LOST = 3
 BEGUN = "begun"
+COUNTED_EVERY = 5
 LEASE = "chaos"
 ELECTION = {"lease_duration": 6.0, "renew_deadline": 4.0, "retry_period": 1.0}
 
@@ -50,11 +51,11 @@ class Stamping(HttpTransport):
 
 
 def cached(manager: Manager) -> dict[str, Any]:
-    """What reads of the cache would return, and how many own writes the watch has not shown."""
-    stores = [informer.store for informer in manager.cache.informers()]
+    """What reads of the cache would return, and how many own writes wait for the watch."""
+    informers = manager.cache.informers()
     return {
-        "overlaid": sum(store.overlaid for store in stores),
-        "versions": {f"{o.kind} {o.name}": o.version for store in stores for o in store},
+        "pending": sum(informer.pending for informer in informers),
+        "versions": {f"{o.kind} {o.name}": o.version for i in informers for o in i.store},
     }
 
 
@@ -63,10 +64,14 @@ async def sample(seen: dict[str, list[float]], manager: Manager, now: Path) -> N
     while True:
         if os.getppid() != parent:
             os._exit(1)  # the test was killed, and nobody is there to end us
+        told = cached(manager)
         seen["memory"].append(round(memory(), 1))
         seen["tasks"].append(len(others()))
+        if len(seen["tasks"]) % COUNTED_EVERY == 0 and not told["pending"]:
+            gc.collect()
+            seen["blocks"].append(sys.getallocatedblocks())
         fresh = now.with_suffix(".new")
-        fresh.write_text(json.dumps(cached(manager)))
+        fresh.write_text(json.dumps(told))
         fresh.rename(now)
         await asyncio.sleep(1)
 
@@ -84,7 +89,7 @@ async def main(settings: dict[str, Any], report: Path) -> int:
         transport=Stamping(config),
     )
     manager.add(widgets(manager))
-    seen: dict[str, list[float]] = {"memory": [], "tasks": []}
+    seen: dict[str, list[float]] = {"memory": [], "blocks": [], "tasks": []}
     sampler = asyncio.create_task(sample(seen, manager, report.with_suffix(".now")))
     status = 0
     try:
@@ -98,7 +103,7 @@ async def main(settings: dict[str, Any], report: Path) -> int:
             await asyncio.sleep(0)
         left = [repr(task) for task in others()]
         gc.collect()
-        found = {**seen, "left": left, "widgets": len(manager.cache.list(WIDGET))}
+        found = {**seen, "left": left, "cached": len(cached(manager)["versions"])}
         report.write_text(json.dumps(found))  # noqa: ASYNC240 - the last thing that happens
     return status
 
