@@ -43,7 +43,7 @@ CATCH_UP = 180.0
 _MOST_TASKS = 120
 _QUIET = 4.0
 _BLOCKS = 8.0
-"""What may come to a cached object in Python's memory blocks while it is led: events, apply sets."""
+"""What leading may add to a cached object, in Python's memory blocks: events, apply sets."""
 
 
 @dataclass
