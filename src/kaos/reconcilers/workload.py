@@ -9,7 +9,7 @@ Does not: poll. What it depends on is watched (see `kaos.reconcilers.controllers
 exception is the progress of a model's download, which is in a log, and logs cannot be watched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -126,10 +126,16 @@ class WorkloadReconciler(Generic[R]):
         self.children = ApplySet(manager.client, manager.cache, kinds=CHILD_KINDS)
         self.grants = Grants(manager.cache)
         self.references = References(manager.cache, secrets=settings.watch_secrets)
+        self._taken: dict[str, Request] = {}  # by a child: who would have had its name
 
     def guests(self, resource: R) -> list[str]:
         """Other namespaces whose agents may use the resource."""
         return self.grants.guests(resource.KIND, Ref(resource.namespace, resource.name))
+
+    def claimants(self, obj: Object) -> Iterator[Request]:
+        """Who wanted the name of an object that is somebody else's, and may have it now."""
+        if claimant := self._taken.pop(f"{obj.kind} {obj.key}", None):
+            yield claimant
 
     def plan(self, resource: R) -> Plan:
         """Decide what shall exist. Reads the cache, writes nothing."""
@@ -216,6 +222,7 @@ class WorkloadReconciler(Generic[R]):
                 await self.client.apply(heirloom, field_manager=HEIR, force=False)
             await self.children.apply(obj, children)
         except NameConflict as error:
+            self._taken[error.child] = obj.key
             outcome.accepted = Finding(Type.ACCEPTED, False, Reason.NAME_CONFLICT, str(error))
         except Conflict:
             raise  # somebody was faster: nothing is wrong, the next try sees it

@@ -129,6 +129,10 @@ async def test_an_object_of_somebody_elses_is_left_alone(cluster: Cluster) -> No
     after = await cluster.read(SERVICE, "taken")
     assert after.metadata.resource_version == before.metadata.resource_version
 
+    await cluster.delete(SERVICE, "taken")
+    await cluster.eventually(SERVICE, "taken", lambda s: s.metadata.owner_references)
+    await cluster.eventually(api.Agent, "taken", says("Accepted", "SpecValid"))
+
 
 async def test_w7_drift_is_put_right(cluster: Cluster) -> None:
     await cluster.ready_model()

@@ -7,11 +7,9 @@ import pytest
 
 from kaos import api
 from kaos.reconcilers.children.agent import agent_children
-from kaos.reconcilers.metadata_only import MANY, ONE, narrowed
 from kaos.reconcilers.references import ANNOTATION, Reference, references
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import CONFIG_MAP, DEPLOYMENT, SECRET, Object
-from kaos.runtime.transport import HttpRequest
 from tests.unit.reconcilers.harness import Cluster, lacks, ready, says
 from tests.unit.reconcilers.resources import agent, by_kind, env_of
 
@@ -47,24 +45,6 @@ def test_references_are_found_wherever_a_pod_can_have_them() -> None:
         Reference("Secret", "s", "k"),
         Reference("Secret", "vs"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("path", "params", "accept"),
-    [
-        ("/api/v1/secrets", {}, MANY),
-        ("/api/v1/secrets", {"watch": "true"}, ONE),
-        ("/api/v1/namespaces/n/secrets", {}, MANY),
-        ("/api/v1/namespaces/n/secrets/s", {}, ONE),
-        ("/api/v1/namespaces/secrets", {}, "application/json"),
-        ("/api/v1/namespaces/n/configmaps/secrets", {}, "application/json"),
-        ("/api/v1/configmaps", {}, "application/json"),
-    ],
-)
-def test_every_read_of_secrets_asks_for_metadata_only(
-    path: str, params: dict[str, str], accept: str
-) -> None:
-    assert narrowed(HttpRequest("GET", path, params)).accept == accept
 
 
 def test_instructions_may_stand_in_a_config_map() -> None:
