@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 import openai
 
 
-def client(base_url: str, *, retries: int = 0) -> openai.OpenAI:
+def client(base_url: str, *, retries: int = 0, key: str = "none") -> openai.OpenAI:
     """An openai client of an agent; without retries, so that a failure is seen."""
-    return openai.OpenAI(
-        base_url=f"{base_url}/v1", api_key="none", max_retries=retries, timeout=120
-    )
+    return openai.OpenAI(base_url=f"{base_url}/v1", api_key=key, max_retries=retries, timeout=120)
 
 
-def ask(base_url: str, text: str, model: str = "agent") -> str:
+def ask(base_url: str, text: str, model: str = "agent", *, key: str = "none") -> str:
     """One question, one answer."""
-    completion = client(base_url).chat.completions.create(
+    completion = client(base_url, key=key).chat.completions.create(
         model=model, messages=[{"role": "user", "content": text}]
     )
     choice = completion.choices[0]
