@@ -51,6 +51,10 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kaos.telemetry import connections
+
+connections.install()
+
 GRACE = 25.0  # below the 30 s after which Kubernetes kills a pod
 KEEP_ALIVE = 75.0  # above the idle time of the gateways in front of us
 DRAIN_VARIABLE = "KAOS_DRAIN"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from kaos.telemetry import serving
+from kaos.testing.waiting import eventually
 
 
 class Streams:
@@ -180,3 +182,23 @@ async def test_the_drain_can_be_set_by_the_environment(monkeypatch: pytest.Monke
     async with serving.running(Streams().app, grace=0.1):
         pass
     assert asyncio.get_running_loop().time() - began >= 0.2
+
+
+async def test_a_client_that_resets_its_connection_leaves_none_behind() -> None:
+    """Hypercorn kept it for the whole keep-alive time: 75 s."""
+    async with serving.running(Streams().app) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"hello")
+        assert _connections()
+        at_once = struct.pack("ii", 1, 0)  # which makes the close a reset
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        writer.close()
+        await writer.wait_closed()
+        await eventually(lambda: not _connections())
+
+
+def _connections() -> list[str]:
+    """The tasks of connections of the server."""
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if "_server_callback" in name]
