@@ -13,6 +13,12 @@ for name in ("KAOS_SERVICE_MAP", "PYTHONOPTIMIZE"):
     os.environ.pop(name, None)
 
 LOCK = "requirements/ci.txt"
+ON_ANY_API_SERVER = (
+    "tests/unit/examples",
+    "tests/unit/runtime/test_integration_http.py",
+    "tests/unit/runtime/test_program.py",
+    "tests/unit/testing/test_fixtures.py",
+)
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -64,7 +70,16 @@ def e2e(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Sessions in real Redis and PostgreSQL servers, which must be installed (Debian has both)."""
     install(session, "test", "integration")
-    session.run("pytest", "tests/integration", "--timeout=120", *session.posargs)
+    session.run("pytest", "tests/integration/agent", "--timeout=120", *session.posargs)
+
+
+@nox.session
+def runtime(session: nox.Session) -> None:
+    """The library among faults of its API server; `-- --kaos-kubeconfig FILE` takes a real one."""
+    install(session, "test")
+    # A real one is shared by all tests, and killed; those that need no faults run on it, too.
+    tests = ON_ANY_API_SERVER if session.posargs else ("-n", "auto")
+    session.run("pytest", "tests/integration/runtime", "--timeout=120", *tests, *session.posargs)
 
 
 @nox.session

@@ -3,6 +3,23 @@
 import asyncio
 import sys
 
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What tests of faults need to know of a real cluster."""
+    group = parser.getgroup("kaos faults")
+    group.addoption(
+        "--restart-command",
+        default="",
+        help="with --kaos-kubeconfig: the command that kills and starts the API server",
+    )
+    group.addoption(
+        "--restart-etcd-command",
+        default="",
+        help="with --kaos-kubeconfig: the command that kills and starts etcd",
+    )
+
 
 def pytest_configure() -> None:
     """Say that this thread has no event loop yet.

@@ -8,8 +8,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seconds", type=float, default=300.0, help="how long the faults last")
     group.addoption("--objects", type=int, default=2000, help="how many widgets there are")
     group.addoption("--seed", type=int, default=1, help="of all dice")
-    group.addoption(
-        "--restart-command",
-        default="",
-        help="with --kaos-kubeconfig: the command that kills and starts the API server",
-    )
