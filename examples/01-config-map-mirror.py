@@ -18,15 +18,15 @@ class Mirror(runtime.CustomResource):
 
 def mirrors(manager: runtime.Manager) -> runtime.Controller:
     cache = manager.cache
-    children = runtime.ApplySet(manager.client, cache, kinds=[CONFIG_MAP])
 
-    async def reconcile(request: runtime.Request) -> None:
+    async def reconcile(request: runtime.Request) -> runtime.Result | None:
         if mirror := cache.get(Mirror, request.name, request.namespace):
             spec = mirror.as_model(Mirror).spec
             if source := cache.get(CONFIG_MAP, spec.source, mirror.namespace):
                 data = source.get("data")
                 copies = [CONFIG_MAP.body(n, mirror.namespace, data=data) for n in spec.copies]
-                await children.apply(mirror, copies)
+                return runtime.Result(children=copies)
+        return None
 
     def followers(source: runtime.Object) -> list[runtime.Request]:
         known = cache.list(Mirror, source.namespace)

@@ -19,6 +19,7 @@ import anyio
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from kaos.runtime.apply import ApplySet
 from kaos.runtime.backoff import Backoff
 from kaos.runtime.cache import Cache
 from kaos.runtime.client import Client, Origin, origin
@@ -56,7 +57,7 @@ class Controller:
         name: A unique name, for logs, metrics and the default finalizer.
         reconciler: What to run: a `Reconciler`, or a function like its `reconcile`.
         for_: The kind it reconciles.
-        owns: Kinds of its children.
+        owns: Kinds of its children; `Result(children=)` may hold what is to be of these.
         watches: Other kinds that matter.
         workers: How many objects are reconciled at the same time.
         reconcile_timeout: Seconds after which a reconcile is cancelled and counts as failed.
@@ -122,6 +123,7 @@ class Controller:
         self._informer = cache.informer(self.resource, self._select)
         self._required.append(self._informer)
         self._informer.add_handler(self._on_own)
+        self._children = ApplySet(client, cache, kinds=[owned.resource for owned in self._owns])
         for owned in self._owns:
             self._follow(owned, self._on_child)
         for watch in self._watches:
@@ -310,7 +312,12 @@ class Controller:
                     await add_finalizer(self._client, self.resource, obj, self.finalizer)
                 except NotFound:
                     return None  # gone, or going: its last event is on the way
-        return await self._reconciler(request)
+        result = await self._reconciler(request)
+        if result is not None and result.children is not None:
+            owner = self._informer.store.get(request)
+            if owner is not None and not owner.deleting:
+                await self._children.apply(owner, result.children)
+        return result
 
     def _failed(self, work: Work[Request], error: Exception) -> None:
         self._metrics.reconcile_errors.labels(self.name).inc()

@@ -3,9 +3,9 @@
 Guarantees: plain data and protocols; nothing here runs.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from kaos.runtime.codec import Object
 from kaos.runtime.resources import Request, Resource
@@ -18,9 +18,12 @@ class Result:
 
     Attributes:
         requeue_after: Seconds after which to reconcile again, even when nothing changes.
+        children: The children the object is to have, of the kinds in `owns`: applied where they
+            differ, and what it has beyond them is deleted (see `ApplySet`). None leaves them alone.
     """
 
     requeue_after: float | None = None
+    children: Sequence[Mapping[str, Any]] | None = None
 
 
 @runtime_checkable

@@ -12,17 +12,23 @@ from kaos.runtime import (
     SERVICE,
     Applied,
     ApplySet,
+    Controller,
     Invalid,
     Manager,
     NameConflict,
     Object,
+    Request,
+    Result,
 )
 from kaos.runtime.apply import contains
 from tests.unit.runtime.fake import Body, FakeServer, status
 from tests.unit.runtime.support import (
     THING,
+    Recorder,
+    child_of,
     config_maps,
     manager,
+    running,
     settle,
     things,
 )
@@ -237,6 +243,41 @@ async def test_nothing_is_remembered_of_children_that_are_gone(bench: Bench) -> 
     config_maps(bench.server).delete("one")
     await bench.apply()
     assert not bench.set._accepted
+
+
+async def test_the_children_a_reconciler_returns_are_made_so() -> None:
+    server = FakeServer()
+    config_maps(server)
+    things(server).put("a", spec={"n": 1})
+    made = manager(server)
+
+    async def act(request: Request) -> Result | None:
+        thing = made.cache.get(THING, request.name, request.namespace)
+        if thing is None:
+            return Result(children=[])  # of nobody: left to the garbage collector
+        return Result(children=[child_of(thing, f"c{n}") for n in range(thing.spec["n"])])
+
+    recorder = Recorder(act)
+    made.add(Controller("t", recorder, for_=THING, owns=[CONFIG_MAP]))
+    children = config_maps(server).objects
+    async with running(made):
+        things(server).put("a", spec={"n": 2})
+        await settle()
+        assert {name for _, name in children} == {"c0", "c1"}
+        writes = len([r for r in server.asked() if r.method != "GET"])
+        made._controllers["t"].enqueue(Request("default", "a"))
+        await settle()
+        assert len([r for r in server.asked() if r.method != "GET"]) == writes
+        config_maps(server).delete("c1")  # by hand: put right
+        await settle()
+        assert {name for _, name in children} == {"c0", "c1"}
+        things(server).put("a", spec={"n": 1})
+        await settle()
+        assert {name for _, name in children} == {"c0"}
+        things(server).put("a", spec={"n": 3}, meta={"finalizers": ["x/y"]})
+        things(server).delete("a")
+        await settle()
+        assert "c2" not in {name for _, name in children}  # nothing is made for what goes
 
 
 async def test_other_kinds_are_refused(bench: Bench) -> None:
