@@ -8,7 +8,7 @@ Why: wrapping objects in dict-like classes is what held kr8s at a thousand event
 60 KiB an object; Go's cached objects are shared and one stray assignment corrupts every reader.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -90,28 +90,33 @@ def _decode_metadata(raw: msgspec.Raw | bytes) -> ObjectMeta:
         return msgspec.convert({k: v for k, v in found.items() if v is not None}, ObjectMeta)
 
 
-class Object:
+class Object(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An object as the API server sent it: typed metadata, the rest decoded when read.
 
     Attributes:
         api_version: e.g. ``apps/v1``.
         kind: e.g. ``Deployment``.
         metadata: Typed metadata.
+        key: Namespace and name.
     """
 
-    __slots__ = ("_fields", "api_version", "kind", "metadata")
+    api_version: str
+    kind: str
+    metadata: ObjectMeta
+    key: Request
+    _fields: dict[str, bytes]
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         api_version: str,
         kind: str,
         metadata: ObjectMeta,
         fields: dict[str, bytes] | None = None,
-    ) -> None:
-        self.api_version = api_version
-        self.kind = kind
-        self.metadata = metadata
-        self._fields = fields or _EMPTY
+    ) -> "Object":
+        """An object of its parts; `fields` is the JSON text of all but these."""
+        key = Request(metadata.namespace, metadata.name)
+        return cls(api_version, kind, metadata, key, fields or _EMPTY)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "Object":
@@ -132,11 +137,6 @@ class Object:
     def uid(self) -> str:
         """The uid: another one means another object, also under the same name."""
         return self.metadata.uid
-
-    @property
-    def key(self) -> Request:
-        """Namespace and name."""
-        return Request(self.metadata.namespace, self.metadata.name)
 
     @property
     def version(self) -> int:
@@ -213,7 +213,7 @@ def _build(raw: dict[str, msgspec.Raw], api_version: str = "", kind: str = "") -
     if not kind and own_kind is not None:
         kind = msgspec.json.decode(own_kind, type=str)
     # A Raw keeps the whole message alive, a page of 500 objects; a copy keeps only its field.
-    return Object(api_version, kind, metadata, {k: bytes(v) for k, v in raw.items()})
+    return Object.of(api_version, kind, metadata, {k: bytes(v) for k, v in raw.items()})
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -240,7 +240,8 @@ def _build_usual(found: _Usual, api_version: str, kind: str) -> Object:
         fields["spec"] = spec
     if status := bytes(found.status):
         fields["status"] = status
-    return Object(api_version, kind, found.metadata, fields)
+    metadata = found.metadata
+    return Object(api_version, kind, metadata, Request(metadata.namespace, metadata.name), fields)
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -283,7 +284,7 @@ def decode_page(body: bytes, resource: ResourceType) -> Page:
     return Page(items, found.metadata.resource_version, found.metadata.continue_ or "")
 
 
-class WatchEvent(NamedTuple):
+class WatchEvent(msgspec.Struct, gc=False):
     """One line of a watch.
 
     Attributes:
@@ -308,22 +309,27 @@ class _UsualEvent(msgspec.Struct, gc=False):
 
 
 _event = msgspec.json.Decoder(_Event)
-_usual_event = msgspec.json.Decoder(_UsualEvent)
+_usual_events = msgspec.json.Decoder(_UsualEvent)
 
 
-def event_decoder(resource: ResourceType) -> Callable[[bytes], WatchEvent]:
-    """A decoder of this kind's watch lines; raises msgspec.DecodeError on a broken one."""
+def events_decoder(resource: ResourceType) -> Callable[[bytes], Iterator[WatchEvent]]:
+    """A decoder of this kind's watch lines; raises msgspec.MsgspecError at a broken one."""
     api_version, kind = resource.api_version, resource.kind
     request = f"watch of {resource}"
 
-    def decode(line: bytes) -> WatchEvent:
+    def decode(lines: bytes) -> Iterator[WatchEvent]:
         try:
-            usual = _usual_event.decode(line)
-        except msgspec.ValidationError:
-            return decode_any(line)
-        if usual.type == "ERROR":
-            return decode_any(line)
-        return WatchEvent(usual.type, _build_usual(usual.object, api_version, kind))
+            usual = _usual_events.decode_lines(lines)
+        except msgspec.MsgspecError:
+            pass  # some line is of another shape, or broken: those before it count all the same
+        else:
+            if all(event.type != "ERROR" for event in usual):
+                for event in usual:
+                    yield WatchEvent(event.type, _build_usual(event.object, api_version, kind))
+                return
+        for line in lines.split(b"\n"):
+            if line.strip():
+                yield decode_any(line)
 
     def decode_any(line: bytes) -> WatchEvent:
         found = _event.decode(line)

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from kaos.runtime.client import Client
-from kaos.runtime.codec import WatchEvent, event_decoder
+from kaos.runtime.codec import events_decoder
 from kaos.runtime.errors import ApiError, NotFound, Unreachable, from_status
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import ResourceType
@@ -59,7 +59,7 @@ class Reflector:
         self._sink = sink
         self._selectors = dict(selectors or {})
         self._watcher = watcher or Watcher()
-        self._decode = event_decoder(resource)
+        self._decode = events_decoder(resource)
         self._log = _log.bind(resource=str(resource), namespace=namespace or None)
         metrics = metrics or Metrics()
         self._events = metrics.watch_events.labels(str(resource))
@@ -130,22 +130,23 @@ class Reflector:
                         return
         self._watcher.on_close(loop.time())
 
-    async def _feed(self, lines: list[bytes], loop: asyncio.AbstractEventLoop) -> bool:
+    async def _feed(self, lines: bytes, loop: asyncio.AbstractEventLoop) -> bool:
         """Give lines to the machine; False when it wants another connection."""
         now = loop.time()
-        decode, on_event, apply = self._decode, self._watcher.on_event, self._apply
-        for count, line in enumerate(lines, 1):
-            event: WatchEvent = decode(line)
+        on_event, apply = self._watcher.on_event, self._apply
+        count = 0
+        for event in self._decode(lines):
             effect = on_event(event, now)
             if event.error is not None:
                 self._told(event.error, None if effect is RECONNECT else effect)
                 return False
             if effect is not None:
                 apply(effect)
+            count += 1
             if count % _BATCH == 0:
                 # A storm must not keep the loop from the requests and workers beside it.
                 await anyio.lowlevel.checkpoint()
-        self._events.inc(len(lines))
+        self._events.inc(count)
         return True
 
     def _apply(self, effect: Effect) -> None:
@@ -164,9 +165,7 @@ class Reflector:
             self._log.warning("watch.failed", error=str(error))
 
 
-async def _lines(
-    chunks: AsyncIterator[bytes], idle: float
-) -> AsyncGenerator[list[bytes] | None, None]:
+async def _lines(chunks: AsyncIterator[bytes], idle: float) -> AsyncGenerator[bytes | None, None]:
     """Complete lines, as many as came at once; None when nothing came for `idle` seconds."""
     rest: list[bytes] = []
     while True:
@@ -178,11 +177,12 @@ async def _lines(
         except TimeoutError:
             yield None
             return
-        head, newline, tail = chunk.rpartition(b"\n")
-        if not newline:
+        end = chunk.rfind(b"\n") + 1
+        if not end:
             rest.append(chunk)
             continue
-        rest.append(head)
-        lines = b"".join(rest).split(b"\n")
-        rest = [tail] if tail else []
-        yield [line for line in lines if line]
+        lines = chunk if end == len(chunk) else chunk[:end]
+        if rest:
+            lines = b"".join([*rest, lines])
+        rest = [chunk[end:]] if end < len(chunk) else []
+        yield lines

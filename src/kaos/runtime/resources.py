@@ -5,7 +5,7 @@ discovery, so a controller of well-known kinds starts without asking the server 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -29,6 +29,14 @@ class ResourceType:
     kind: str
     plural: str
     namespaced: bool = True
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every read of the cache looks its kind up; hashing five fields anew took a microsecond.
+        object.__setattr__(self, "_hash", hash((self.group, self.version, self.plural)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def api_version(self) -> str:

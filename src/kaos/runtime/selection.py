@@ -97,13 +97,13 @@ def without(*fields: str) -> Transform:
 
     def transform(obj: Object) -> Object:
         kept = {name: raw for name, raw in obj.fields().items() if name not in dropped}
-        return Object(obj.api_version, obj.kind, obj.metadata, kept)
+        return Object.of(obj.api_version, obj.kind, obj.metadata, kept)
 
     return transform
 
 
 def _metadata_only(obj: Object) -> Object:
-    return Object(obj.api_version, obj.kind, obj.metadata)
+    return Object.of(obj.api_version, obj.kind, obj.metadata)
 
 
 def _labels(selector: str) -> list[Callable[[Mapping[str, str]], bool]]:

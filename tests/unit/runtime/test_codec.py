@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from kaos.runtime import CONFIG_MAP, POD, Gone, Invalid, Object, Request, ResourceType
-from kaos.runtime.codec import decode_page, encode, event_decoder, version_number
+from kaos.runtime.codec import decode_page, encode, events_decoder, version_number
 from kaos.runtime.errors import AlreadyExists, ApiError, Cause, Conflict, from_status
 
 BODY: dict[str, Any] = {
@@ -102,17 +102,41 @@ def test_a_field_does_not_keep_its_whole_page_alive() -> None:
 
 
 def test_watch_lines() -> None:
-    decode = event_decoder(CONFIG_MAP)
-    line = json.dumps({"type": "ADDED", "object": managed(BODY)}).encode()
-    event = decode(line)
+    decode = events_decoder(CONFIG_MAP)
+    line = json.dumps({"type": "ADDED", "object": managed(BODY)}).encode() + b"\n"
+    (event,) = decode(line)
     assert event.obj is not None
     assert event.obj.name == "a"
     assert event.obj.kind == "ConfigMap"  # what was watched, one string for all
     status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
-    event = decode(json.dumps({"type": "ERROR", "object": status}).encode())
+    (event,) = decode(json.dumps({"type": "ERROR", "object": status}).encode())
     assert isinstance(event.error, Gone)
     with pytest.raises(msgspec.DecodeError):
-        decode(b'{"type":"ADDED","obj')
+        list(decode(b'{"type":"ADDED","obj'))
+
+
+SPEC = {"metadata": {"name": "s"}, "spec": {}, "status": {"a": 1}}
+DATA = {"metadata": {"name": "d"}, "data": {"k": "v"}}
+STATUS = {"kind": "Status", "status": "Failure"}  # it could pass for an object
+
+
+@pytest.mark.parametrize("bodies", [[SPEC, SPEC], [SPEC, DATA], [DATA, SPEC, SPEC], []])
+def test_watch_lines_that_come_together(bodies: list[dict[str, object]]) -> None:
+    events = [encode({"type": "MODIFIED", "object": body}) for body in bodies]
+    found = [e.obj.to_dict() for e in events_decoder(POD)(b"\n\n".join(events) + b"\n") if e.obj]
+    assert [{k: body[k] for k in body if k in ("spec", "status", "data")} for body in found] == [
+        {k: body[k] for k in body if k != "metadata"} for body in bodies
+    ]
+
+
+def test_lines_before_one_that_is_broken_or_an_error_count() -> None:
+    good = encode({"type": "MODIFIED", "object": SPEC})
+    events = events_decoder(POD)(good + b"\n" + b'{"type":}' + b"\n")
+    assert next(events).type == "MODIFIED"
+    with pytest.raises(msgspec.DecodeError):
+        next(events)
+    error = encode({"type": "ERROR", "object": STATUS})
+    assert [e.error is None for e in events_decoder(POD)(good + b"\n" + error)] == [True, False]
 
 
 def test_errors_are_told_by_class_and_in_the_servers_words() -> None:
@@ -176,7 +200,7 @@ def test_one_pass_and_the_general_way_decode_alike(
 ) -> None:
     body = {"apiVersion": POD.api_version, "kind": POD.kind, "metadata": metadata, **rest}
     general = Object.from_dict(body)
-    event = event_decoder(POD)(encode({"type": "MODIFIED", "object": body}))
+    (event,) = events_decoder(POD)(encode({"type": "MODIFIED", "object": body}))
     listed = decode_page(encode({"metadata": {"resourceVersion": "7"}, "items": [body]}), POD)
     for obj in (event.obj, listed.items[0]):
         assert obj is not None
