@@ -101,7 +101,7 @@ class ProxyConfig(Model):
         default=None,
         pattern=r"^[a-z0-9_-]+$",
         max_length=64,
-        description="A provider of LiteLLM (needs an image with it); absent means that apiBase is "
+        description="A provider of LiteLLM, e.g. anthropic; absent means that apiBase is "
         "OpenAI-compatible and is asked directly.",
     )
     api_base: str | None = Field(
@@ -111,22 +111,35 @@ class ProxyConfig(Model):
         description="The upstream's URL, with /v1 where it has one.",
     )
     api_key: ApiKey | None = Field(default=None, description="The upstream's API key.")
+    direct: bool | None = Field(
+        default=None,
+        description="true: apiBase is asked as it is, without LiteLLM. false: through LiteLLM, as "
+        "provider openai if no other is set. Absent: direct unless a provider is set.",
+    )
     config_yaml: ConfigYaml | None = Field(
         default=None,
-        description="The configuration file of kaos.modelapi, instead of apiBase and provider; "
-        "models says which of its names agents may ask for.",
+        description="The configuration as a file, instead of apiBase and provider: LiteLLM's "
+        "(model_list, with os.environ/NAME) or kaos.modelapi's (models). models says which of its "
+        "names agents may ask for; apiKey is there as PROXY_API_KEY.",
     )
     env: EnvVars = Field(default_factory=list, description="Variables of the proxy's container.")
 
     @model_validator(mode="after")
     def _reachable(self) -> "ProxyConfig":
         if self.config_yaml is not None:
-            if self.provider is not None or self.api_base is not None:
-                raise ValueError("configYaml replaces apiBase and provider; set one or the other")
+            if (self.provider, self.api_base, self.direct) != (None, None, None):
+                raise ValueError("configYaml replaces apiBase, provider and direct; set one")
             return self
+        if self.direct and (self.provider is not None or self.api_base is None):
+            raise ValueError("direct needs an OpenAI-compatible apiBase and no provider")
         if self.provider is None and self.api_base is None:
             raise ValueError("set apiBase (an OpenAI-compatible URL), provider or configYaml")
         return self
+
+    @property
+    def litellm_provider(self) -> str | None:
+        """The provider that LiteLLM is asked for; None when it is not asked."""
+        return self.provider or ("openai" if self.direct is False else None)
 
 
 class ModelAPISpec(WorkloadSpec):

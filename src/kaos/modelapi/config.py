@@ -13,6 +13,8 @@
       - name: claude
         provider: anthropic    # not OpenAI-compatible: through LiteLLM
 
+A file with `model_list` instead is LiteLLM's own (`litellm_config`).
+
 Guarantees: a file that is wrong is one `ConfigError` line with the place and the reason; an
 unknown key is wrong. Keys themselves never stand in the file.
 
@@ -25,6 +27,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kaos.modelapi.litellm_config import LiteLLMFile
+
+ROUTER = "litellm-router"
+"""The provider of models that LiteLLM's router answers for."""
 
 
 class ConfigError(Exception):
@@ -80,6 +87,7 @@ class GatewayConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: list[Upstream] = Field(min_length=1)
+    litellm: LiteLLMFile | None = None
 
     @model_validator(mode="after")
     def _names_differ(self) -> "GatewayConfig":
@@ -112,11 +120,20 @@ def load(path: Path) -> GatewayConfig:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"cannot read {path}: {reason}") from error
     try:
-        return GatewayConfig.model_validate(_parse(path, text))
+        document = _parse(path, text)
+        if isinstance(document, dict) and "model_list" in document:
+            return _of_litellm(LiteLLMFile.model_validate(document))
+        return GatewayConfig.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {place}: {first['msg']}") from error
+
+
+def _of_litellm(file: LiteLLMFile) -> GatewayConfig:
+    names = dict.fromkeys(deployment.model_name for deployment in file.model_list)
+    models = [Upstream(name=name, provider=ROUTER) for name in names]
+    return GatewayConfig(models=models, litellm=file)
 
 
 def _parse(path: Path, text: str) -> Any:

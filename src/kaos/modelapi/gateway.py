@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from kaos.modelapi import litellm_backend
+from kaos.modelapi import litellm_backend, litellm_config
 from kaos.modelapi.config import ConfigError, GatewayConfig, Target
 from kaos.modelapi.direct import Direct, api_key, session
 from kaos.modelapi.errors import OpenAIError, model_not_found, plain, respond
@@ -64,6 +64,10 @@ class _Gateway:
         self._needs_litellm = litellm_backend.check(config)
         for entry in config.models:
             api_key(entry, env)
+        try:
+            self._plan = litellm_config.plan(config.litellm, env) if config.litellm else None
+        except litellm_config.SettingError as error:
+            raise ConfigError(str(error)) from error
         self._direct: Backend
         self._litellm: Backend
 
@@ -72,7 +76,7 @@ class _Gateway:
         async with session() as http:
             self._direct = Direct(http, self._env)
             if self._needs_litellm:
-                self._litellm = await litellm_backend.LiteLLM.load(self._env)
+                self._litellm = await litellm_backend.LiteLLM.load(self._env, self._plan)
             yield
 
     async def ask(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ from kaos import __version__
 from kaos.discovery import cluster_domain
 
 DEFAULT_IMAGE = f"kaos/kaos:{__version__}"
+DEFAULT_LITELLM_IMAGE = f"kaos/kaos-litellm:{__version__}"
 DEFAULT_OLLAMA_IMAGE = "ollama/ollama:0.17.4"
 
 ENVOY = "envoy-gateway-system"
@@ -21,6 +22,7 @@ class Settings:
 
     Attributes:
         image: the image of agents, tool servers and model proxies (`KAOS_IMAGE`).
+        litellm_image: the image of model proxies that ask LiteLLM (`KAOS_LITELLM_IMAGE`).
         ollama_image: the image of hosted models (`KAOS_OLLAMA_IMAGE`).
         cluster_domain: the domain of Service DNS, from resolv.conf (`KAOS_CLUSTER_DOMAIN`).
         gateway_namespace: namespace of the Gateway that routes attach to (`KAOS_GATEWAY`).
@@ -39,6 +41,7 @@ class Settings:
     """
 
     image: str = DEFAULT_IMAGE
+    litellm_image: str = DEFAULT_LITELLM_IMAGE
     ollama_image: str = DEFAULT_OLLAMA_IMAGE
     cluster_domain: str = "cluster.local"
     gateway_namespace: str = "kaos-gateway"
@@ -63,6 +66,7 @@ class Settings:
             raise ValueError(f"KAOS_GATEWAY is {gateway!r}; it must be namespace/name")
         return cls(
             image=env.get("KAOS_IMAGE") or DEFAULT_IMAGE,
+            litellm_image=env.get("KAOS_LITELLM_IMAGE") or DEFAULT_LITELLM_IMAGE,
             ollama_image=env.get("KAOS_OLLAMA_IMAGE") or DEFAULT_OLLAMA_IMAGE,
             cluster_domain=cluster_domain(),
             gateway_namespace=namespace,

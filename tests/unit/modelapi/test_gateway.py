@@ -1,8 +1,6 @@
 import asyncio
 import contextlib
 import json
-import sys
-import types
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -232,43 +230,6 @@ def test_a_provider_without_litellm_stops_the_start(
     assert process.main(["serve", "--config", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("model 'claude' needs provider 'anthropic', which needs LiteLLM")
-
-
-class Answer:
-    """As LiteLLM's answers: pydantic models."""
-
-    def __init__(self, **fields: Any) -> None:
-        self.fields = fields
-
-    def model_dump(self, **_: Any) -> dict[str, Any]:
-        return self.fields
-
-
-class ProviderError(Exception):
-    status_code = 429
-
-
-@pytest.fixture
-def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
-    module: Any = types.ModuleType("litellm")
-    module.__spec__ = types.SimpleNamespace()
-    module.asked = []
-
-    async def acompletion(**arguments: Any) -> Any:
-        module.asked.append(arguments)
-        if arguments["messages"] == "refuse":
-            raise ProviderError("no quota\nleft")
-
-        async def chunks() -> AsyncIterator[Answer]:
-            yield Answer(model="x", delta=1)
-            if arguments["messages"] == "break":
-                raise ProviderError("broke")
-
-        return chunks() if arguments.get("stream") else Answer(model="x", choices=[])
-
-    module.acompletion = acompletion
-    monkeypatch.setitem(sys.modules, "litellm", module)
-    return module
 
 
 async def test_a_provider_through_litellm(litellm: Any) -> None:

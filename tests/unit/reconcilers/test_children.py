@@ -149,11 +149,11 @@ def test_a_proxys_key_is_read_from_its_secret_and_stands_nowhere_else() -> None:
     api = proxy("a", "b", apiBase="https://up.test/v1", apiKey={"valueFrom": ref})
     children = by_kind(modelapi_children(api, SETTINGS, routes=False))
 
-    assert env_of(children["Deployment"])["KAOS_UPSTREAM_API_KEY"] == ref
+    assert env_of(children["Deployment"])["PROXY_API_KEY"] == ref
     document = json.loads(children["ConfigMap"]["data"]["config.json"])
     assert document == {
         "models": [
-            {"name": name, "api_base": "https://up.test/v1", "api_key_env": "KAOS_UPSTREAM_API_KEY"}
+            {"name": name, "api_base": "https://up.test/v1", "api_key_env": "PROXY_API_KEY"}
             for name in ("a", "b")
         ]
     }
@@ -234,8 +234,8 @@ def test_w5_a_configuration_in_a_secret_is_mounted() -> None:
     ("text", "says"),
     [
         ("models: [", "while parsing"),
-        ("- a", "needs a list named models"),
-        ("model_list: []", "needs a list named models"),
+        ("- a", "needs a list named model_list"),
+        ("model_list: []", 'has no entry for model "gpt-5"'),
         (OWN.replace("gpt-*", "other"), 'has no entry for model "gpt-5" .it has: other'),
     ],
 )

@@ -2,17 +2,18 @@
 
 The configuration is one file: written from `models`, `apiBase` and `provider`, or the user's own
 (`configYaml`), which is passed on as it is and never put together from pieces of text. One in a
-Secret is mounted and not read here, so what is wrong in it is told by the gateway, in Available.
+Secret is mounted and not read here, so what is wrong in it is told by the gateway, in Available,
+and whether it needs LiteLLM is not known: it gets the image that has it.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from kaos.api import ConfigYaml, InvalidSpecError, ModelAPI, ProxyConfig
+from kaos.api import InvalidSpecError, ModelAPI, ProxyConfig
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
 from kaos.reconcilers.children.network import network_policy, to_public, to_url
 from kaos.reconcilers.children.telemetry import telemetry_egress, telemetry_env
@@ -28,7 +29,10 @@ from kaos.reconcilers.settings import Settings
 
 COMMAND = ("python", "-m", "kaos.modelapi")
 FOLDER, JSON_FILE, YAML_FILE = "/etc/kaos", "config.json", "config.yaml"
-KEY_VARIABLE = "KAOS_UPSTREAM_API_KEY"
+KEY_VARIABLE = "PROXY_API_KEY"
+"""As in the earlier KAOS, whose users name it in their configurations."""
+REFERENCE = "os.environ/"
+LITELLM = {"requests": {"cpu": "100m", "memory": "400Mi"}, "limits": {"memory": "1Gi"}}
 HASH = "kaos.tools/config-hash"
 
 
@@ -46,7 +50,7 @@ def proxy_children(
         text = json.dumps({"models": upstreams}, indent=2, sort_keys=True)
     else:
         file = YAML_FILE
-        upstreams = own_upstreams(config.config_yaml, config.models)
+        upstreams = own_upstreams(config)
         text = config.config_yaml.from_string or ""
     secret = config.config_yaml and config.config_yaml.from_secret_key_ref
     if secret:
@@ -64,13 +68,14 @@ def proxy_children(
             }
         ]
         annotations = {HASH: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    litellm = bool(secret) or any(entry.get("provider") for entry in upstreams)
     gateway = container(
         "proxy",
-        settings.image,
+        settings.litellm_image if litellm else settings.image,
         ("serve", "--config", f"{FOLDER}/{file}"),
         command=COMMAND,
         env=_environment(api, config, settings),
-        resources=api.spec.resources.manifest(),
+        resources=api.spec.resources.manifest() or (LITELLM if litellm else None),
         mounts=(("config", FOLDER),),
     )
     pod = deployment(
@@ -89,34 +94,50 @@ def proxy_document(config: ProxyConfig) -> dict[str, Any]:
         shared["api_base"] = config.api_base
     if config.api_key is not None:
         shared["api_key_env"] = KEY_VARIABLE
-    if config.provider is not None:
-        shared["provider"] = config.provider
+    if config.litellm_provider is not None:
+        shared["provider"] = config.litellm_provider
     return {"models": [{"name": name, **shared} for name in config.models]}
 
 
-def own_upstreams(config: ConfigYaml, models: list[str]) -> list[dict[str, Any]]:
+def own_upstreams(config: ProxyConfig) -> list[dict[str, Any]]:
     """The entries of the user's own configuration; empty when a Secret holds it.
 
     Raises:
         InvalidSpecError: it is no such file, or has no entry for one of the models.
     """
-    if config.from_string is None:
+    if config.config_yaml is None or config.config_yaml.from_string is None:
         return []
     where = "spec.proxyConfig.configYaml.fromString"
     try:
-        document = yaml.safe_load(config.from_string)
-    except yaml.YAMLError as error:
+        document = yaml.safe_load(config.config_yaml.from_string)
+    except (yaml.YAMLError, ValueError) as error:
         raise InvalidSpecError(f"{where}: {' '.join(str(error).split())}") from error
-    entries = document.get("models") if isinstance(document, dict) else None
+    document = document if isinstance(document, dict) else {}
+    entries = document.get("model_list", document.get("models"))
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise InvalidSpecError(f"{where}: needs a list named models, as kaos.modelapi reads it")
+        raise InvalidSpecError(
+            f"{where}: needs a list named model_list, as LiteLLM reads it, or models, as "
+            "kaos.modelapi does"
+        )
+    if "model_list" in document:
+        values = {variable.name: variable.value or "" for variable in config.env}
+        entries = [_of_litellm(entry, values) for entry in entries]
     names = [str(entry.get("name", "")) for entry in entries]
-    for model in models:
+    for model in config.models:
         if not any(_covers(name, model) for name in names):
             raise InvalidSpecError(
                 f'{where}: has no entry for model "{model}" (it has: {", ".join(names)})'
             )
     return entries
+
+
+def _of_litellm(entry: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """An entry of `model_list` as far as it concerns us: its name, and where it leads."""
+    params = entry.get("litellm_params")
+    base = str(params.get("api_base") or "") if isinstance(params, dict) else ""
+    if base.startswith(REFERENCE):
+        base = values.get(base.removeprefix(REFERENCE), "")
+    return {"name": entry.get("model_name", ""), "api_base": base, "provider": "litellm"}
 
 
 def _covers(pattern: str, model: str) -> bool:
@@ -144,7 +165,7 @@ def _egress(upstreams: list[dict[str, Any]], settings: Settings) -> list[Manifes
         found = []
         if base := entry.get("api_base"):
             found += to_url(str(base), settings.cluster_domain)
-        if entry.get("provider"):
+        if entry.get("provider") and not found:
             found.append(to_public(settings, 443))
         rules += [rule for rule in found if rule not in rules]
     return rules
