@@ -45,6 +45,22 @@ def test_every_field_is_described(model: type[CustomResource]) -> None:
 
 
 @by_kind
+def test_kubectl_knows_each_kind_by_short_words_and_shows_what_matters(
+    model: type[CustomResource],
+) -> None:
+    spec = crd(model)["spec"]
+    (version,) = spec["versions"]
+    assert spec["names"]["categories"] == ["kaos"]
+    known = {spec["names"]["singular"], *spec["names"]["shortNames"]}
+    assert known & {"agent", "api", "mcp"}
+    columns = {column["name"]: column for column in version["additionalPrinterColumns"]}
+    assert {"Ready", "Phase", "Endpoint", "Age"} <= columns.keys()
+    assert columns.keys() & {"Model", "Models", "Type"}
+    assert version["subresources"]["scale"]["specReplicasPath"] == ".spec.replicas"
+    assert "status" in version["subresources"]
+
+
+@by_kind
 def test_status_has_no_defaults(model: type[CustomResource]) -> None:
     for path, node in nodes(schema(model)["properties"]["status"]):
         assert "default" not in node, path

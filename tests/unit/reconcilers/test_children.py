@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from kaos.api import InvalidSpecError, ModelAPI
+from kaos.api import InvalidSpecError, MCPServer, ModelAPI
 from kaos.reconcilers.children.agent import agent_children
 from kaos.reconcilers.children.mcpserver import mcpserver_children
 from kaos.reconcilers.children.modelapi import modelapi_children
 from kaos.reconcilers.settings import Settings
-from tests.unit.reconcilers.resources import agent, by_kind, env_of, hosted, proxy, server
+from kaos.telemetry import serving
+from tests.unit.reconcilers.resources import agent, body, by_kind, env_of, hosted, proxy, server
 
 SETTINGS = Settings(image="kaos/kaos:test", ollama_image="ollama:test", cluster_domain="corp.test")
 
@@ -199,6 +200,21 @@ def test_a_probe_port_is_a_port_of_its_container() -> None:
             names = {port["name"] for port in container["ports"]}
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 assert container[probe]["httpGet"]["port"] in names
+
+
+def test_every_server_goes_on_until_nobody_sends_it_requests_any_more() -> None:
+    custom = {"type": "custom", "container": {"image": "corp/tools:1"}}
+    theirs = MCPServer.parse(body("MCPServer", "theirs", custom))
+    made = [*all_children(), *mcpserver_children(theirs, SETTINGS, routes=False)]
+    for child in (c for c in made if c["kind"] == "Deployment"):
+        pod = child["spec"]["template"]["spec"]
+        main = pod["containers"][0]
+        sleep = main.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds")
+        drains_itself = {"name": "KAOS_DRAIN", "value": str(SETTINGS.drain)} in main["env"]
+        name = child["metadata"]["name"]
+        assert drains_itself or sleep == SETTINGS.drain, name
+        assert sleep is None or not main["image"].startswith("kaos/"), name
+        assert pod["terminationGracePeriodSeconds"] > SETTINGS.drain + serving.GRACE, name
 
 
 def template(api: ModelAPI) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -88,6 +88,7 @@ def mcpserver_children(
         command=() if custom else COMMAND,
         env=_source(server) + variables(generated, spec.config.env),
         probes=tcp_probes() if custom else None,  # nobody knows the paths of another's image
+        drain=settings.drain if custom else 0,
         resources=spec.resources.manifest(),
         mounts=mounts,
     )

@@ -79,6 +79,7 @@ def _hosted(
         probes=_ollama_probes(),
         resources=ollama_resources(api, config),
         mounts=(("models", STORE), ("tmp", "/tmp")),  # noqa: S108 - private to the pod
+        drain=settings.drain,
     )
     upstream = f"http://127.0.0.1:{OLLAMA_PORT}"
     puller = container(

@@ -101,8 +101,23 @@ def container(
     probes: Manifest | None = None,
     resources: Manifest | None = None,
     mounts: Sequence[tuple[str, str]] = (),
+    drain: int = 0,
 ) -> Manifest:
-    """A container that may write nowhere but in its mounts."""
+    """A container that may write nowhere but in its mounts.
+
+    Args:
+        name: its name.
+        image: its image.
+        args: its arguments.
+        env: its variables.
+        command: instead of the image's own.
+        ports: names and numbers.
+        probes: those of a server of ours when absent.
+        resources: what it asks of the node; little when absent.
+        mounts: names of volumes and where they are mounted.
+        drain: seconds before it is told to end, for a program that does not drain by itself: until
+            then requests still come, and it would refuse them.
+    """
     manifest: Manifest = {
         "name": name,
         "image": image,
@@ -125,6 +140,8 @@ def container(
             {"name": port_name, "containerPort": number, "protocol": "TCP"}
             for port_name, number in ports
         ]
+    if drain:
+        manifest["lifecycle"] = {"preStop": {"sleep": {"seconds": drain}}}
     if mounts:
         manifest["volumeMounts"] = [{"name": n, "mountPath": path} for n, path in mounts]
     return manifest
