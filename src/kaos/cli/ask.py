@@ -2,9 +2,13 @@
 
 Guaranteed: the answer's text comes as the agent sends it; whatever goes wrong (no gateway, an error
 status, an error in the middle of the stream, silence) is a `CliError` in the server's words.
+
+An agent with `auth` asks for a token, which comes from `KAOS_TOKEN`: a command line can be read by
+everybody on the machine.
 """
 
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +18,7 @@ from kaos.cli.errors import CliError
 
 _SILENCE = 300.0  # a small model on a busy laptop thinks for minutes; a dead one says so itself
 _MAX_ERROR = 4096
+TOKEN_VARIABLE = "KAOS_TOKEN"  # noqa: S105 - the variable's name
 
 Message = dict[str, str]
 
@@ -40,8 +45,10 @@ async def ask(base: str, model: str, messages: list[Message]) -> AsyncIterator[s
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-            session.post(url, json=body) as response,
+            session.post(url, json=body, headers=_headers()) as response,
         ):
+            if response.status == 401:
+                raise CliError(f"{model} wants a token that it knows: set {TOKEN_VARIABLE}")
             if response.status != 200:
                 text = await response.content.read(_MAX_ERROR)
                 raise CliError(f"{model} answered {response.status}: {_words(text)}")
@@ -51,6 +58,11 @@ async def ask(base: str, model: str, messages: list[Message]) -> AsyncIterator[s
         raise CliError(f"{model} was silent for {_SILENCE:.0f} s ({url})") from error
     except aiohttp.ClientError as error:
         raise CliError(f"cannot talk to {model} at {url}: {error}") from error
+
+
+def _headers() -> dict[str, str]:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[str]:

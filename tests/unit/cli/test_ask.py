@@ -36,6 +36,20 @@ async def test_an_error_status_is_told_in_the_servers_words() -> None:
             await answer(url)
 
 
+async def test_an_agent_with_auth_is_shown_the_token_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("KAOS_TOKEN", raising=False)
+    refused = Turn(error=Failure(status=401, message="no"))
+    model = ScriptedModel(refused, "come in")
+    async with model.serve() as url:
+        with pytest.raises(CliError, match=r"^assistant wants a token .*: set KAOS_TOKEN$"):
+            await answer(url)
+        monkeypatch.setenv("KAOS_TOKEN", "s3cret")
+        assert "".join(await answer(url)) == "come in"
+    assert [r.headers.get("authorization") for r in model.requests] == [None, "Bearer s3cret"]
+
+
 async def test_an_error_in_the_stream_is_an_error() -> None:
     turn = Turn(text="one two three", error_after=1)
     async with ScriptedModel(turn).serve() as url:
