@@ -6,7 +6,7 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "unit", "e2e", "docs"]
+nox.options.sessions = ["lint", "unit", "runtime", "e2e", "docs"]
 nox.options.error_on_missing_interpreters = False
 # A user's own settings must not decide whether the tests pass.
 for name in ("KAOS_SERVICE_MAP", "PYTHONOPTIMIZE"):
