@@ -138,13 +138,15 @@ class Informer:
             client = Client(transport, field_manager=client.field_manager)
         async with anyio.create_task_group() as group:
             for scope in self._scopes.values():
+                watcher = self._new_watcher()
+                watcher.known = self._known
                 reflector = Reflector(
                     client,
                     self.resource,
                     scope,
                     namespace=scope.namespace,
                     selectors=self.selection.params(),
-                    watcher=self._new_watcher(),
+                    watcher=watcher,
                     metrics=self._metrics,
                 )
                 self._reflectors.append(reflector)
@@ -245,6 +247,15 @@ class Informer:
             # A transform of the user's: it must not stop the watch; more is kept than was wanted.
             _log.exception("transform.failed", resource=str(self.resource), object=repr(obj))
             return obj
+
+    def _known(self, obj: Object) -> Object:
+        """The object of this very version that is kept already, if it is kept as it came."""
+        if self._shape is not None:
+            return obj
+        kept = self.store.watched(obj.key)
+        if kept is None or kept.metadata.resource_version != obj.metadata.resource_version:
+            return obj
+        return kept if kept.uid == obj.uid else obj
 
     def _version_watched(self, key: Request) -> int:
         """The version of this object that the watch has told and the handlers know."""

@@ -24,7 +24,7 @@ The rules, with the failures that taught them:
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
@@ -73,7 +73,7 @@ class OpenWatch:
 Action: TypeAlias = Wait | ListPage | OpenWatch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replaced:
     """The complete state; what the store has beyond it is gone."""
 
@@ -81,21 +81,21 @@ class Replaced:
     resource_version: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Changed:
     """An object was created or changed."""
 
     obj: Object
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deleted:
     """An object is gone; `obj` is its last state."""
 
     obj: Object
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """Nothing happened up to this version."""
 
@@ -117,9 +117,15 @@ Effect: TypeAlias = Replaced | Changed | Deleted | Progress | Signal
 
 
 class Watcher:
-    """Keeps one collection in step with the server; see the module for the rules."""
+    """Keeps one collection in step with the server; see the module for the rules.
+
+    Attributes:
+        known: Gives the object that is kept already for one of a new list, so that what has not
+            changed is not in memory twice while the list comes in.
+    """
 
     def __init__(self, rng: random.Random | None = None, *, streaming: bool = True) -> None:
+        self.known: Callable[[Object], Object] = _itself
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._streaming = streaming
         self._fell_back = False
@@ -168,7 +174,7 @@ class Watcher:
 
     def on_page(self, page: Page) -> Effect | None:
         """A page came."""
-        self._pages += page.items
+        self._pages += map(self.known, page.items)
         self._continue = page.continue_token
         if self._continue:
             return None
@@ -256,7 +262,7 @@ class Watcher:
         if kind == "DELETED":
             initial.pop(obj.key, None)
         elif kind != "BOOKMARK":
-            initial[obj.key] = obj
+            initial[obj.key] = self.known(obj)
         elif obj.metadata.annotations_.get(_INITIAL_EVENTS_END) == "true":
             self._initial = None
             return self._synced(list(initial.values()), obj.metadata.resource_version)
@@ -317,6 +323,10 @@ class Watcher:
             "resourceVersion": version,
             "timeoutSeconds": str(self._rng.randint(*TIMEOUTS)),
         }
+
+
+def _itself(obj: Object) -> Object:
+    return obj
 
 
 def _is_too_large(error: Exception) -> bool:
