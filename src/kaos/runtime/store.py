@@ -9,21 +9,24 @@ Which failures taught it: deletions lost while a watch was broken (controller-ru
 second child created because the first was not in the cache yet (controller-runtime#403, #1464).
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from kaos.runtime.codec import Object, version_number
 from kaos.runtime.resources import Request
 
 Keys = Callable[[Object], Iterable[str]]
+Same = Callable[[Object, Object], bool]
 NAMESPACES = "namespace"
 OWNERS = "owner"
 _log = structlog.get_logger("kaos.runtime")
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A change as the watch told it: `old` is None for a creation, `new` for a deletion."""
 
     old: Object | None
@@ -45,9 +48,15 @@ class _Overlaid(NamedTuple):
 
 
 class Index:
-    """Objects by keys that a function gives."""
+    """Objects by keys that a function gives.
 
-    def __init__(self, name: str, keys: Keys) -> None:
+    Attributes:
+        same: Whether an object that takes another's place has its keys for sure, if that can be
+            told without asking the function: the usual change moves nothing in an index.
+    """
+
+    def __init__(self, name: str, keys: Keys, same: Same | None = None) -> None:
+        self.same = same
         self._name = name
         self._function = keys
         self._members: dict[str, dict[Request, None]] = {}
@@ -91,6 +100,14 @@ def _owner_of(obj: Object) -> Iterable[str]:
     return (owner.uid,) if owner is not None else ()
 
 
+def _same_key(old: Object, new: Object) -> bool:  # noqa: ARG001
+    return True
+
+
+def _same_owners(old: Object, new: Object) -> bool:
+    return old.metadata.owner_references == new.metadata.owner_references
+
+
 class Store:
     """Objects by key, visible state and watched state; see the module."""
 
@@ -98,8 +115,8 @@ class Store:
         self._objects: dict[Request, Object] = {}
         self._overlay: dict[Request, _Overlaid] = {}
         self._indexes = {
-            NAMESPACES: Index(NAMESPACES, _namespace_of),
-            OWNERS: Index(OWNERS, _owner_of),
+            NAMESPACES: Index(NAMESPACES, _namespace_of, _same_key),
+            OWNERS: Index(OWNERS, _owner_of, _same_owners),
         }
         self._all_indexes = list(self._indexes.values())
         self._seen: dict[str, int] = {}
@@ -154,20 +171,19 @@ class Store:
 
         Args:
             objects: Everything there is.
-            resource_version: The version of the list.
+            resource_version: The version of the list; "" when the kind is not served at all.
             scope: The namespace that was listed, "" for all.
         """
         initial = scope not in self._seen
         listed = {obj.key: obj for obj in objects}
         changes: list[Change] = []
-        self._seen[scope] = version_number(resource_version)
         for key, base in self._watched_in(scope):
             if key not in listed:
                 changes += self._remove(key, base, version_number(resource_version))
         for obj in listed.values():
             changes += self.put(obj)
         changes += self.progress(resource_version, scope=scope)
-        return [change._replace(initial=True) for change in changes] if initial else changes
+        return [Change(c.old, c.new, initial=True) for c in changes] if initial else changes
 
     def put(self, obj: Object) -> list[Change]:
         """The watch shows an object: at most one change, or two when it is another one now."""
@@ -195,7 +211,7 @@ class Store:
 
     def progress(self, resource_version: str, *, scope: str = "") -> list[Change]:
         """The watch has told everything up to this version: overlays of older writes are ghosts."""
-        seen = version_number(resource_version)
+        seen = version_number(resource_version) if resource_version else sys.maxsize
         self._seen[scope] = seen
         if not self._overlay:
             return []
@@ -271,9 +287,11 @@ class Store:
             self._set(key, base)
 
     def _set(self, key: Request, obj: Object) -> None:
+        old = self._objects.get(key)
         self._objects[key] = obj
         for index in self._all_indexes:
-            index.put(key, obj)
+            if old is None or index.same is None or not index.same(old, obj):
+                index.put(key, obj)
 
     def _unset(self, key: Request) -> None:
         if self._objects.pop(key, None) is not None:
