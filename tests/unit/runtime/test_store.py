@@ -113,6 +113,18 @@ def test_a_list_older_than_the_own_write_keeps_it(store: Store) -> None:
     assert store.get(Request("ns", "new")) is None
 
 
+def test_nothing_is_left_of_a_kind_that_is_not_served(store: Store) -> None:
+    """Own writes stayed visible when their CRD was deleted, and again when it came back."""
+    store.written(obj("new", 30))
+    store.deleted(A, "a")
+    assert len(store.replace([], "")) == 3  # two were watched, one was only ours
+    store.written(obj("late", 40))
+    assert (len(store), store.overlaid) == (0, 0)
+    store.replace([], "50")
+    store.written(obj("new", 51, uid="another"))
+    assert len(store) == 1
+
+
 def test_an_own_deletion_hides_the_object_until_it_is_told(store: Store) -> None:
     store.deleted(A, "a")
     assert store.get(A) is None
