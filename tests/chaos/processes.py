@@ -25,6 +25,7 @@ from tests.chaos import replica
 ROOT = Path(__file__).parents[2]
 TOKEN = "chaos"
 _TRIES = 5
+_RESTARTED_WITHIN = 120.0
 
 
 class Server(Protocol):
@@ -81,13 +82,16 @@ class Cluster:
 
     async def restart(self) -> None:
         """See `Server`."""
-        for _ in range(_TRIES if self._command else 0):
+        if not self._command:
+            return
+        for _ in range(_TRIES):
             process = await asyncio.create_subprocess_exec(
                 *self._command, stdout=asyncio.subprocess.DEVNULL
             )
-            if await process.wait() == 0:
+            if await asyncio.wait_for(process.wait(), _RESTARTED_WITHIN) == 0:
                 return
             await asyncio.sleep(2)  # its port may still be taken
+        raise RuntimeError(f"{shlex.join(self._command)} failed {_TRIES} times")
 
 
 def _begun(passed: Passed) -> float:
