@@ -6,9 +6,11 @@ server is started again with another token, and the fault proxy forbids.
 
 import base64
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,6 +22,7 @@ from kaos.runtime import (
     Client,
     ClusterConfig,
     Controller,
+    Forbidden,
     Manager,
     Object,
     Request,
@@ -37,8 +40,8 @@ Run = Callable[..., Awaitable[Manager]]
 COPIED = {"metadata": {"labels": {"copy": "wanted"}}}
 
 
-class Revocable:
-    """A token in a file, as a kubelet or a sidecar keeps it, that the server can be made to refuse.
+class Robot:
+    """Somebody whose token is in a file, as a kubelet or a sidecar keeps it, and can be refused.
 
     Args:
         server: The server, which is killed to end the watches that began with the token.
@@ -51,23 +54,35 @@ class Revocable:
         self._server, self._admin, self._real = server, admin, real
         self._account = Account(admin, server.config.namespace, "robot")
 
-    async def load(self) -> ClusterConfig:
-        """The configuration of a program that was given the file."""
+    async def load(self, *, by_plugin: bool = False) -> ClusterConfig:
+        """The configuration of a program that was given the file, or a plugin that reads it."""
         cluster = {"server": self._server.config.server}
         if self._real:
             await self._account.may("configmaps")
             certificate = await authority(self._admin, self._server.config.namespace)
             encoded = base64.b64encode(certificate.encode()).decode()
             cluster["certificate-authority-data"] = encoded
-        await self.renew()
         body = {
             "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": "u", "user": {"tokenFile": "token"}}],
+            "users": [
+                {"name": "u", "user": self._plugin() if by_plugin else {"tokenFile": "token"}}
+            ],
             "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
             "current-context": "x",
         }
         self.kubeconfig.write_text(json.dumps(body))
         return await ClusterConfig.load(self.kubeconfig)
+
+    def _plugin(self) -> dict[str, Any]:
+        version = "client.authentication.k8s.io/v1"
+        program = (
+            "import json, pathlib, sys; "
+            "status = {'token': pathlib.Path(sys.argv[1]).read_text()}; "
+            f"print(json.dumps(dict(apiVersion='{version}', kind='ExecCredential', status=status)))"
+        )
+        args = ["-c", program, str(self.file)]
+        mode = {"apiVersion": version, "interactiveMode": "Never"}
+        return {"exec": {**mode, "command": sys.executable, "args": args}}
 
     async def renew(self) -> None:
         """Put a token into the file that is accepted."""
@@ -96,8 +111,9 @@ async def test_a_token_that_expired_stops_nothing_for_good(
     tmp_path: Path,
 ) -> None:
     namespace = kaos_api.namespace
-    revocable = Revocable(killable, kaos_client, tmp_path, real=real)
-    manager = Manager(await revocable.load(), namespaces=[namespace])
+    robot = Robot(killable, kaos_client, tmp_path, real=real)
+    await robot.renew()
+    manager = Manager(await robot.load(), namespaces=[namespace])
     copies = ApplySet(manager.client, manager.cache, kinds=[CONFIG_MAP])
 
     async def reconcile(request: Request) -> None:
@@ -118,7 +134,7 @@ async def test_a_token_that_expired_stops_nothing_for_good(
     await wanted(kaos_client, "before")
     await eventually(lambda: copied("before"))
 
-    await revocable.revoke()
+    await robot.revoke()
     async with Client.connect(killable.config) as admin:
         await wanted(admin, "meanwhile")
         informer = manager.cache.informer(CONFIG_MAP)
@@ -127,12 +143,60 @@ async def test_a_token_that_expired_stops_nothing_for_good(
             await manager.client.create(CONFIG_MAP.body("own", namespace))
         assert not copied("meanwhile")
 
-        await revocable.renew()
+        await robot.renew()
         await manager.client.create(CONFIG_MAP.body("own", namespace))
         await eventually(lambda: copied("meanwhile"), within=45)
         assert informer.last_error is None
         await wanted(admin, "after")
         await eventually(lambda: copied("after"))
+
+
+@pytest.mark.parametrize("by_plugin", [False, True], ids=["tokenFile", "exec plugin"])
+async def test_a_refused_token_is_replaced_within_the_request(
+    server: Server,
+    real: bool,
+    kaos_api: ClusterConfig,
+    kaos_client: Client,
+    tmp_path: Path,
+    by_plugin: bool,
+) -> None:
+    robot = Robot(server, kaos_client, tmp_path, real=real)
+    robot.file.write_text("refused")
+    config = await robot.load(by_plugin=by_plugin)
+    async with Client.connect(config) as client:
+        with pytest.raises(Unauthorized):
+            await client.list(CONFIG_MAP, kaos_api.namespace)
+        await robot.renew()
+        await client.create(CONFIG_MAP.body("a", kaos_api.namespace))
+
+
+async def test_a_pod_speaks_as_its_service_account(
+    real: bool,
+    kaos_api: ClusterConfig,
+    kaos_client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not real:
+        pytest.skip("needs --kaos-kubeconfig: the embedded API server has no service accounts")
+    namespace = kaos_api.namespace
+    account = Account(kaos_client, namespace, "pod")
+    await account.may("configmaps")
+    (tmp_path / "token").write_text("not yet")
+    (tmp_path / "ca.crt").write_text(await authority(kaos_client, namespace))
+    (tmp_path / "namespace").write_text(namespace)
+    there = urlsplit(kaos_api.server)
+    monkeypatch.setattr("kaos.runtime.config._SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(there.hostname))
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(there.port))
+    config = await ClusterConfig.load()
+    assert config.namespace == namespace
+    async with Client.connect(config) as client:
+        (tmp_path / "token").write_text(await account.token())  # the kubelet has rotated it
+        assert await client.list(CONFIG_MAP, namespace)
+        with pytest.raises(Forbidden, match=f"serviceaccount:{namespace}:pod"):
+            await client.list(SECRET, namespace)
 
 
 async def test_a_wrong_token_is_refused(

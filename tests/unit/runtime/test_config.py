@@ -149,6 +149,9 @@ async def test_in_a_pod_the_service_account_speaks(
     assert config.server == "https://10.0.0.1:443"
     assert config.namespace == "kaos-system"
     assert await config.credentials.token() == "pod-token"
+    (account / "token").write_text("rotated")
+    assert await config.credentials.refresh("pod-token")
+    assert await config.credentials.token() == "rotated"
 
 
 def test_tokens_are_renewed_a_minute_before_they_expire() -> None:

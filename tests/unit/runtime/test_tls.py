@@ -1,0 +1,85 @@
+"""TLS as kubeconfigs ask for it, against a server that has it: what is trusted, and who we are."""
+
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaos.local import certificate
+from kaos.local.apiserver import APIServer
+from kaos.runtime import NAMESPACE, Client, ClusterConfig, Unreachable
+from kaos.runtime.transport import HttpRequest
+
+TOKEN = "t"
+
+
+class Secure:
+    """An API server with TLS, for "localhost" and 127.0.0.1."""
+
+    def __init__(self, url: str, folder: Path, ca: Path) -> None:
+        self.ca, self._url, self._folder = ca, url, folder
+
+    async def load(self, *, host: str = "127.0.0.1", **cluster: Any) -> ClusterConfig:
+        """What a kubeconfig with these settings of the cluster leads to."""
+        server = self._url.replace("127.0.0.1", host)
+        body = {
+            "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
+            "users": [{"name": "u", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path = self._folder / "kubeconfig"
+        path.write_text(json.dumps(body))
+        return await ClusterConfig.load(path)
+
+    def data(self, ca: Path | None = None) -> str:
+        return base64.b64encode((ca or self.ca).read_bytes()).decode()
+
+
+@pytest.fixture
+async def secure(tmp_path: Path) -> AsyncIterator[Secure]:
+    ca, key = tmp_path / "ca.crt", tmp_path / "key"
+    certificate.create(ca, key)
+    async with APIServer(token=TOKEN).serve(tls=(ca, key)) as url:
+        yield Secure(url, tmp_path, ca)
+
+
+async def ask(config: ClusterConfig) -> int:
+    """The status of one request, without the retries that a `Client` adds."""
+    async with Client.connect(config) as client:
+        return (await client.transport.request(HttpRequest("GET", NAMESPACE.path()))).status
+
+
+async def test_the_authority_of_the_kubeconfig_is_trusted(secure: Secure) -> None:
+    inline = {"certificate-authority-data": secure.data()}
+    assert await ask(await secure.load(**inline)) == 200
+    assert await ask(await secure.load(**{"certificate-authority": str(secure.ca)})) == 200
+    assert await ask(await secure.load(host="localhost", **inline)) == 200
+
+
+async def test_no_other_server_is_trusted(secure: Secure, tmp_path: Path) -> None:
+    other = tmp_path / "other.crt"
+    certificate.create(other, tmp_path / "other.key")
+    for settings in ({"certificate-authority-data": secure.data(other)}, {}):
+        with pytest.raises(Unreachable, match=r"(?i)certificate.verify.failed"):
+            await ask(await secure.load(**settings))
+
+
+async def test_the_name_in_the_certificate_is_the_one_asked_for(secure: Secure) -> None:
+    settings = {"certificate-authority-data": secure.data(), "tls-server-name": "elsewhere.test"}
+    with pytest.raises(Unreachable, match=r"elsewhere\.test"):
+        await ask(await secure.load(**settings))
+    settings["tls-server-name"] = "localhost"
+    assert await ask(await secure.load(**settings)) == 200
+
+
+async def test_verification_is_off_only_where_the_kubeconfig_says_so(secure: Secure) -> None:
+    unverified: dict[str, Any] = {"insecure-skip-tls-verify": True}
+    config = await secure.load(**unverified)
+    assert config.credentials.tls is not None
+    assert config.credentials.tls.verify_mode is ssl.CERT_NONE
+    assert await ask(config) == 200
