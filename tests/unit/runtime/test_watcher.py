@@ -184,6 +184,17 @@ def test_instant_closes_without_410_lead_to_one_list_at_a_bounded_rate() -> None
     assert now > 5  # 0.8 + 1.6 + 3.2 + 6.4 s at the least
 
 
+def test_doubt_leads_to_the_newest_list_at_once_also_from_a_rest() -> None:
+    machine = watching()
+    for now in range(5):
+        machine.on_error(TooManyRequests(429, retry_after=7), now)
+    assert isinstance(machine.next_action(5), Wait)
+    machine.on_doubt(5)
+    assert machine.next_action(5) == ListPage({"limit": str(PAGE_SIZE)})
+    machine.on_page(Page([], "20"))
+    assert isinstance(machine.next_action(5), OpenWatch)
+
+
 def test_a_lagging_replica_is_asked_for_the_newest() -> None:
     too_large = from_status(504, TOO_LARGE.body)
     machine = watching()
