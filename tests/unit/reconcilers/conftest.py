@@ -31,21 +31,34 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def running(settings: Settings | None = None) -> AsyncIterator[Cluster]:
+async def running(
+    settings: Settings | None = None, *, gateway: bool = True
+) -> AsyncIterator[Cluster]:
     """An API server with our kinds and the Gateway API's, and the controllers on it."""
     server = APIServer(token=TOKEN)
+    if not gateway:
+        without_gateway(server)
     server.node = logs = Logs()
     async with server.serve() as url:
         config = ClusterConfig.direct(url, TOKEN)
         async with Client.connect(config, field_manager="test") as client:
-            for body in (*api.crds(), *gateway_api.crds()):
+            for body in (*api.crds(), *(gateway_api.crds() if gateway else ())):
                 await client.apply(body)
             manager = Manager(config, field_manager=FIELD_MANAGER)
-            manager.add(*controllers(manager, settings or Settings()))
+            made = Cluster(client, manager, logs)
+            settings = settings or Settings(namespace=made.namespace)
+            manager.add(*controllers(manager, settings))
             async with managing(manager):
-                made = Cluster(client, manager, logs)
                 await client.create(NAMESPACE.body(made.elsewhere))
                 yield made
+
+
+def without_gateway(server: APIServer) -> None:
+    """Take the Gateway API out of the kinds that the embedded API server always has."""
+    built_in = server.registry._builtin
+    for address in [key for key in built_in if key[0] == gateway_api.GROUP]:
+        del built_in[address]
+    server.registry._rebuild()
 
 
 @asynccontextmanager
@@ -59,7 +72,7 @@ async def real(kubeconfig: Path) -> AsyncIterator[Cluster]:
             await client.apply(body)
         try:
             manager = Manager(config, field_manager=FIELD_MANAGER, namespaces=namespaces)
-            manager.add(*controllers(manager, Settings()))
+            manager.add(*controllers(manager, Settings(namespace=here)))
             async with managing(manager, within=30):
                 yield RealCluster(client, manager, *namespaces)
         finally:

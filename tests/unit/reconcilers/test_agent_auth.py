@@ -153,6 +153,7 @@ async def test_the_declared_graph_is_the_list_of_callers(cluster: Cluster) -> No
 
     await rolled_out(cluster, "boss", **access)
     await cluster.eventually(CONFIG_MAP, "vault-auth", allowed("ops/ci", f"{here}/boss"))
+    await cluster.put(SERVICE_ACCOUNT.body("clerks"))
     await rolled_out(cluster, "clerk", **access, serviceAccountName="clerks")
     everybody = allowed("ops/ci", f"{here}/boss", f"{here}/clerks")
     await cluster.eventually(CONFIG_MAP, "vault-auth", everybody)

@@ -32,7 +32,7 @@ def registry(text: str | dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": NAME, "namespace": "kaos-system"},
+        "metadata": {"name": NAME},
         "data": {KEY: data},
     }
 
@@ -106,17 +106,15 @@ def test_without_a_registry_only_our_own_are_known() -> None:
 async def test_a_late_entry_starts_the_server_and_a_changed_image_rolls_it(
     cluster: Cluster,
 ) -> None:
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kaos-system"}}
-    await cluster.client.apply(namespace)
     await cluster.apply("MCPServer", "tools", {"runtime": "search"})
     found = await cluster.eventually(api.MCPServer, "tools", says("Accepted", "InvalidSpec"))
     assert '"search" is not known' in found.status["message"]
 
     for tag in ("corp/search:1", "corp/search:2"):
-        await cluster.client.apply(registry({"search": {"image": tag}}))
+        await cluster.put(registry({"search": {"image": tag}}))
         await cluster.eventually(DEPLOYMENT, "mcpserver-tools", partial(runs, tag))
     await cluster.eventually(api.MCPServer, "tools", says("Accepted", "SpecValid"))
-    await cluster.client.delete(CONFIG_MAP, NAME, "kaos-system")
+    await cluster.delete(CONFIG_MAP, NAME)
 
 
 def runs(image: str, deployment: Object) -> bool:

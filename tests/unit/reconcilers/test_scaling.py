@@ -112,7 +112,7 @@ def extension(group: str, *, available: bool) -> dict[str, Any]:
 async def test_metrics_of_pods_are_used_from_when_to_when_they_are_served(
     cluster: Cluster,
 ) -> None:
-    await cluster.client.apply(
+    await cluster.install(
         foreign_kind("apiregistration.k8s.io", "v1", "APIService", scope="Cluster")
     )
     await cluster.ready_model()

@@ -128,7 +128,7 @@ async def test_agents_ask_the_pod_of_a_remote_server_with_headers(cluster: Clust
     await cluster.apply("MCPServer", "tools", {**REMOTE, "headers": [TOKEN]})
     await cluster.apply("Agent", "one", {"modelAPI": "ollama", "mcpServers": ["tools"]})
     agent = await cluster.eventually(DEPLOYMENT, "one", lambda _: True)
-    assert tools_url(agent).startswith("http://mcpserver-tools.default.svc")
+    assert tools_url(agent).startswith(f"http://mcpserver-tools.{cluster.namespace}.svc")
     await cluster.eventually(DEPLOYMENT, "mcpserver-tools", lambda _: True)
     found = await cluster.eventually(
         api.MCPServer, "tools", says("DependenciesReady", "DependencyMissing")
