@@ -83,6 +83,14 @@ def runtime(session: nox.Session) -> None:
 
 
 @nox.session
+def reconcilers(session: nox.Session) -> None:
+    """The controllers' tests, where `-- --kaos-kubeconfig FILE` says: a cluster with a gateway."""
+    install(session, "test")
+    args = ("-n", "2", "--timeout=120", *session.posargs)
+    session.run("pytest", "tests/unit/reconcilers", *args)
+
+
+@nox.session
 def chaos(session: nox.Session) -> None:
     """Controllers among faults of all kinds: `nox -s chaos -- --seconds 300 --objects 2000`."""
     install(session, "test")
