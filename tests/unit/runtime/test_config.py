@@ -81,21 +81,25 @@ async def test_a_token_file_that_is_missing_is_named(tmp_path: Path) -> None:
         await ClusterConfig.load(path)
 
 
+@pytest.mark.parametrize("by_plugin", [False, True], ids=["kubeconfig", "plugin"])
 async def test_private_keys_are_not_left_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_plugin: bool
 ) -> None:
     """kr8s leaves a key, a certificate and a CA in the temporary folder at each login."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    public, private = (base64.b64encode(pem).decode() for pem in certificate())
-    config = await ClusterConfig.load(
-        kubeconfig(
-            tmp_path / "k",
-            {"client-certificate-data": public, "client-key-data": private},
-            {"server": "https://127.0.0.1:1234", "certificate-authority-data": public},
-        )
-    )
+    pems = [pem.decode() for pem in certificate()]
+    public, private = (base64.b64encode(pem.encode()).decode() for pem in pems)
+    user: dict[str, object] = {"client-certificate-data": public, "client-key-data": private}
+    if by_plugin:
+        told = tmp_path / "told.json"
+        status = {"clientCertificateData": pems[0], "clientKeyData": pems[1]}
+        told.write_text(json.dumps({"kind": "ExecCredential", "status": status}))
+        version = "client.authentication.k8s.io/v1"
+        user = {"exec": {"apiVersion": version, "command": "cat", "args": [str(told)]}}
+    server: dict[str, object] = {"server": "https://x", "certificate-authority-data": public}
+    config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, server))
     assert config.credentials.tls is not None
     assert list(scratch.iterdir()) == []
 

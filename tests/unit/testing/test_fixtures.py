@@ -11,15 +11,21 @@ from structlog.testing import capture_logs
 
 from kaos.runtime import (
     CONFIG_MAP,
+    CUSTOM_RESOURCE_DEFINITION,
     NAMESPACE,
     Client,
     ClusterConfig,
     Controller,
+    CustomResource,
     Manager,
+    NotFound,
     Request,
+    ResourceType,
     Result,
     Unreachable,
+    define,
 )
+from kaos.testing.definitions import defined, undefine
 from kaos.testing.faults import Close, FaultProxy, Rule
 from kaos.testing.inprocess import CONFIG, InProcess
 from kaos.testing.running import hosted, running
@@ -54,6 +60,34 @@ async def test_a_manager_for_the_length_of_a_test(
     await kaos_client.create(config_map("a", kaos_api.namespace))
     await eventually(lambda: len(counting.times) == 1)
     assert kaos_api.namespace in [n.name for n in await kaos_client.list(NAMESPACE)]
+
+
+class Lid(CustomResource):
+    GROUP, VERSION, KIND, PLURAL = "fixtures.kaos.tools", "v1", "Lid", "lids"
+
+
+async def test_a_kind_is_there_for_a_test_and_goes_with_its_objects(
+    kaos_api: ClusterConfig, kaos_client: Client
+) -> None:
+    lid = ResourceType.of(Lid)
+    body = lid.body("a", kaos_api.namespace, metadata={"finalizers": ["example.com/left"]})
+    async with defined(kaos_client, Lid):
+        await kaos_client.create(body)  # a manager that stopped has left a finalizer on it
+    with pytest.raises(NotFound):
+        await kaos_client.list(Lid)
+
+
+async def test_a_definition_of_somebody_elses_is_left_alone(
+    kaos_api: ClusterConfig, kaos_client: Client, kaos_define: Callable[..., Awaitable[None]]
+) -> None:
+    name = str(ResourceType.of(Lid))
+    await define(kaos_api, Lid)
+    try:
+        with pytest.raises(RuntimeError, match=f"{name} is defined on this cluster already"):
+            await kaos_define(Lid)
+        assert (await kaos_client.get(CUSTOM_RESOURCE_DEFINITION, name)).name == name
+    finally:
+        await undefine(kaos_client, name)
 
 
 async def test_faults_before_the_api_server(kaos_faults: FaultProxy, kaos_client: Client) -> None:
