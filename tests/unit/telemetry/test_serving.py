@@ -198,6 +198,25 @@ async def test_a_client_that_resets_its_connection_leaves_none_behind() -> None:
         await eventually(lambda: not _connections())
 
 
+async def test_a_connection_is_closed_when_it_was_idle_for_too_long_and_not_while_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "KEEP_ALIVE", 0.1)
+    async with serving.running(Streams().app) as url:
+        port = int(url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        used, using = await asyncio.open_connection("127.0.0.1", port)
+        using.write(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).endswith(b"hello")  # up to the end of the connection
+            for _ in range(40):
+                assert await used.readuntil(b"x\n")
+        for each in (writer, using):
+            each.close()
+            await each.wait_closed()
+
+
 def _connections() -> list[str]:
     """The tasks of connections of the server."""
     names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
