@@ -8,6 +8,7 @@ Why: wrapping objects in dict-like classes is what held kr8s at a thousand event
 60 KiB an object; Go's cached objects are shared and one stray assignment corrupts every reader.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -216,14 +217,6 @@ def _build(raw: dict[str, msgspec.Raw], api_version: str = "", kind: str = "") -
     return Object.of(api_version, kind, metadata, {k: bytes(v) for k, v in raw.items()})
 
 
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def decode_object(body: bytes) -> Object:
-    """One object; raises msgspec.DecodeError when it is none."""
-    return _build(_object.decode(body))
-
-
 class _Usual(msgspec.Struct, forbid_unknown_fields=True, rename="camel", gc=False):
     """The shape most kinds have, decoded in one pass; other shapes go by `_build`."""
 
@@ -242,6 +235,23 @@ def _build_usual(found: _Usual, api_version: str, kind: str) -> Object:
         fields["status"] = status
     metadata = found.metadata
     return Object(api_version, kind, metadata, Request(metadata.namespace, metadata.name), fields)
+
+
+_usual = msgspec.json.Decoder(_Usual)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def decode_object(body: bytes) -> Object:
+    """One object; raises msgspec.DecodeError when it is none."""
+    try:
+        found = _usual.decode(body)
+    except msgspec.ValidationError:
+        return _build(_object.decode(body))
+    return _build_usual(found, _text(found.api_version), _text(found.kind))
+
+
+def _text(raw: msgspec.Raw) -> str:
+    return sys.intern(msgspec.json.decode(raw, type=str)) if bytes(raw) else ""
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):

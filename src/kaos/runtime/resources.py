@@ -4,10 +4,17 @@ Guarantees: a `ResourceType` is enough to build every path of its kind; the buil
 discovery, so a controller of well-known kinds starts without asking the server what it serves.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
+
+_plain = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
+
+
+def _quoted(text: str) -> str:
+    return text if _plain(text) else quote(text, safe="")
 
 
 class Request(NamedTuple):
@@ -51,10 +58,10 @@ class ResourceType:
         parts = ["/apis", self.group] if self.group else ["/api"]
         parts.append(self.version)
         if self.namespaced and namespace:
-            parts += ["namespaces", quote(namespace, safe="")]
+            parts += ["namespaces", _quoted(namespace)]
         parts.append(self.plural)
         if name:
-            parts.append(quote(name, safe=""))
+            parts.append(_quoted(name))
         if subresource:
             parts.append(subresource)
         return "/".join(parts)
