@@ -35,6 +35,18 @@ async def running(
     settings: Settings | None = None, *, gateway: bool = True
 ) -> AsyncIterator[Cluster]:
     """An API server with our kinds and the Gateway API's, and the controllers on it."""
+    async with served(gateway=gateway) as (config, client, logs):
+        manager = Manager(config, field_manager=FIELD_MANAGER)
+        made = Cluster(client, manager, logs)
+        manager.add(*controllers(manager, settings or Settings(namespace=made.namespace)))
+        async with managing(manager):
+            await client.apply(NAMESPACE.body(made.elsewhere))
+            yield made
+
+
+@asynccontextmanager
+async def served(*, gateway: bool = True) -> AsyncIterator[tuple[ClusterConfig, Client, Logs]]:
+    """An API server with our kinds and the Gateway API's, and nobody on it."""
     server = APIServer(token=TOKEN)
     if not gateway:
         without_gateway(server)
@@ -44,13 +56,7 @@ async def running(
         async with Client.connect(config, field_manager="test") as client:
             for body in (*api.crds(), *(gateway_api.crds() if gateway else ())):
                 await client.apply(body)
-            manager = Manager(config, field_manager=FIELD_MANAGER)
-            made = Cluster(client, manager, logs)
-            settings = settings or Settings(namespace=made.namespace)
-            manager.add(*controllers(manager, settings))
-            async with managing(manager):
-                await client.create(NAMESPACE.body(made.elsewhere))
-                yield made
+            yield config, client, logs
 
 
 def without_gateway(server: APIServer) -> None:
