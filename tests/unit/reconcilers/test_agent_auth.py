@@ -165,23 +165,25 @@ async def test_the_declared_graph_is_the_list_of_callers(cluster: Cluster) -> No
     assert vault.metadata.generation == pods, "a caller rolled the pods of whom it calls"
 
 
-async def test_what_auth_needed_goes_when_it_is_turned_off(cluster: Cluster) -> None:
+async def test_auth_is_turned_on_and_off_on_both_sides(cluster: Cluster) -> None:
+    def shows_a_token(deployment: Object) -> bool:
+        return "PEER_AGENT_VAULT_TOKEN_FILE" in env_of(deployment.to_dict())
+
     await cluster.put(ROOT_CA)
     await cluster.ready_model()
-    await rolled_out(cluster, "vault", auth={})
-    await rolled_out(cluster, "boss", agentNetwork={"access": ["vault"]})
-    await cluster.eventually(
-        DEPLOYMENT, "boss", lambda d: "PEER_AGENT_VAULT_TOKEN_FILE" in env_of(d.to_dict())
-    )
-    await cluster.eventually(SERVICE_ACCOUNT, "boss", lambda _: True)
+    await rolled_out(cluster, "vault")
+    boss = await rolled_out(cluster, "boss", agentNetwork={"access": ["vault"]})
+    assert not shows_a_token(await cluster.cached(DEPLOYMENT, boss.name))
 
-    await cluster.delete(api.Agent, "vault")
+    await cluster.apply("Agent", "vault", {"modelAPI": "ollama", "auth": {}})
+    await cluster.eventually(DEPLOYMENT, "boss", shows_a_token)
+    for name in ("boss", "vault"):
+        await cluster.eventually(SERVICE_ACCOUNT, name, lambda _: True)
+
     await cluster.apply("Agent", "vault", {"modelAPI": "ollama"})
+    await cluster.eventually(DEPLOYMENT, "boss", lambda d: not shows_a_token(d))
     for name in ("boss", "vault"):
         await cluster.gone(SERVICE_ACCOUNT, name)
-    await cluster.eventually(
-        DEPLOYMENT, "boss", lambda d: "PEER_AGENT_VAULT_TOKEN_FILE" not in env_of(d.to_dict())
-    )
 
 
 async def test_a_new_list_of_tokens_rolls_nothing_and_a_missing_one_is_told(
