@@ -83,6 +83,20 @@ def runtime(session: nox.Session) -> None:
 
 
 @nox.session
+def load(session: nox.Session) -> None:
+    """An agent under load, 6 minutes; shorter: `nox -s load -- --seconds 60 --requests 1000`."""
+    install(session, "test")
+    session.run("pytest", "tests/load", "--timeout=3600", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The MCP conformance suite and npm's openai client, both of which npm installs once."""
+    install(session, "test")
+    session.run("python", "-m", "tests.conformance.run", *session.posargs)
+
+
+@nox.session
 def reconcilers(session: nox.Session) -> None:
     """The controllers' tests, where `-- --kaos-kubeconfig FILE` says: a cluster with a gateway."""
     install(session, "test")

