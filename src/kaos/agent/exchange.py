@@ -9,7 +9,6 @@ Does not: know HTTP beyond a request's headers.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import structlog
@@ -62,7 +61,7 @@ class Exchanges:
             headers: The request's: trace, run, parent step, path, deadline, session.
             chat: What is asked.
             run: The run's id, if it is known already.
-            caller: Who asks, if that was checked; its sessions are nobody else's.
+            caller: Who asks, if that was checked; its sessions and runs are nobody else's.
 
         Raises:
             DelegationRefused: The request has been here, or through too many agents.
@@ -70,6 +69,7 @@ class Exchanges:
         """
         settings = self.settings
         path = peers.delegation_path(headers, settings.identity, settings.max_delegation_depth)
+        session = self.memory.session(caller, headers, chat) if self.memory else None
         memory = runs.MemoryRun(
             run or runs.run_id(headers),
             runs.parent_step(headers),
@@ -77,15 +77,15 @@ class Exchanges:
             spans=self.spans,
             trace=trace_headers(headers),
             detailed=False,
+            conversation=session.id if session else "",
         )
         loop = asyncio.get_running_loop()
         limit = time_limit(headers, settings.request_timeout)
-        session = self.memory.session(caller, headers, chat) if self.memory else None
         context = CallContext(
             run=memory.id,
             path=path,
             deadline=loop.time() + limit,
-            session=session.id if session else "",
+            session=memory.conversation,
         )
         return Exchange(
             settings=settings,
@@ -96,6 +96,7 @@ class Exchanges:
             context=context,
             envelope=Envelope(model=settings.name, run=memory.id),
             store=self.store,
+            caller=caller,
             limit=limit,
             session=session,
             slots=self.slots,
@@ -114,6 +115,7 @@ class Exchange:
     context: CallContext
     envelope: Envelope
     store: RunStore
+    caller: str
     limit: float
     session: Session | None
     slots: Slots
@@ -132,7 +134,7 @@ class Exchange:
             return await self._hold(show, steps)
 
     async def _hold(self, show: Show | None, steps: Listener | None) -> Outcome:
-        record = self.store.open(self.run.id, self.run.parent)
+        record = self.store.open(self.run.id, self.run.parent, self.caller)
         self.run.listener = _both(record, steps)
         self.run.record = record.record
         self.run.detailed = record.record or steps is not None
@@ -158,8 +160,7 @@ class Exchange:
 
     async def _within_limit(self, show: Show | None) -> Outcome:
         name = self.settings.name
-        spans = self.run.spans
-        span_of_run = spans("run", name, {}, self.run.trace) if spans else nullcontext()
+        span_of_run = self.run.span("run", name, {})
         try:
             async with asyncio.timeout(self.limit) as deadline:
                 with span_of_run as span:

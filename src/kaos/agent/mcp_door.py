@@ -18,9 +18,11 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from kaos import __version__
+from kaos.agent.auth.caller import caller_of
 from kaos.agent.errors import AgentError
 from kaos.agent.exchange import Exchanges
 from kaos.agent.openai import ChatRequest
@@ -71,11 +73,17 @@ async def _ask(
 
     chat = ChatRequest(messages=[{"role": "user", "content": question}])
     try:
-        outcome = await exchanges.begin(headers, chat).hold(None, progress)
+        exchange = exchanges.begin(headers, chat, caller=_caller(ctx))
+        outcome = await exchange.hold(None, progress)
     except AgentError as error:
         raise ToolError(error.message) from error
     text = str(outcome.message.get("content") or "")
     return f"{text}\n[stopped by {outcome.limit}]" if outcome.limit else text
+
+
+def _caller(ctx: Context) -> str:
+    request = ctx.request_context.request
+    return caller_of(request.scope) if isinstance(request, Request) else ""
 
 
 def _security(listen: str) -> TransportSecuritySettings:

@@ -1,7 +1,8 @@
 """GET /v1/runs, /v1/runs/{id} and /v1/runs/{id}/events.
 
 Guarantees: events are server-sent events whose `id` is what `Last-Event-ID` resumes after; the
-stream ends with the run; comments keep it open while nothing happens.
+stream ends with the run; comments keep it open while nothing happens. With auth on, the runs of
+other callers are as if they were not there.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from kaos.agent.auth.caller import caller_of
 from kaos.agent.errors import AgentError, BadRequest, error_response
 from kaos.agent.openai import sse
 from kaos.agent.run_store import Numbered, RunRecord, RunStore
@@ -32,12 +34,12 @@ class RunEndpoints:
             limit = _number(request.query_params.get("limit"), "limit", _LIMIT)
         except AgentError as error:
             return error_response(error)
-        runs = [run.summary() for run in self.store.latest(limit)]
+        runs = [run.summary() for run in self.store.latest(limit, caller_of(request.scope))]
         return JSONResponse({"object": "list", "data": runs})
 
     async def one(self, request: Request) -> Response:
         """GET /v1/runs/{id}."""
-        run = self.store.get(request.path_params["id"])
+        run = self.store.get(request.path_params["id"], caller_of(request.scope))
         return (
             _unknown()
             if run is None
@@ -46,7 +48,7 @@ class RunEndpoints:
 
     async def events(self, request: Request) -> Response:
         """GET /v1/runs/{id}/events."""
-        run = self.store.get(request.path_params["id"])
+        run = self.store.get(request.path_params["id"], caller_of(request.scope))
         if run is None:
             return _unknown()
         given = request.headers.get("last-event-id") or request.query_params.get("after")

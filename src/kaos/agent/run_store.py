@@ -5,9 +5,11 @@ megabytes and not more; a reader that comes late or was cut off goes on where it
 told how many events it missed when they are gone; a slow reader slows nobody; the same run
 coming through twice (two delegations of one caller) is one run here too.
 
-Does not: hold contents unless told to record them (`KAOS_RECORD_CONTENT`): whoever may reach
-this port may list the runs, and what users asked is not everybody's. (An earlier agent showed
-all its sessions to any caller.) Nothing here outlives the process.
+With auth on a run belongs to the caller that began it: no other sees it, or joins it by its id.
+
+Does not: hold contents unless told to record them (`KAOS_RECORD_CONTENT`): without auth whoever
+may reach this port may list the runs, and what users asked is not everybody's. (An earlier agent
+showed all its sessions to any caller.) Nothing here outlives the process.
 """
 
 import asyncio
@@ -45,6 +47,7 @@ class RunRecord:
     id: str
     agent: str
     parent: str = ""
+    owner: str = ""
     status: Status = "running"
     started: float = field(default_factory=time.time)
     ended: float | None = None
@@ -170,25 +173,28 @@ class RunStore:
         self._agent = agent
         self._record = record
         self._opened = 0
-        self._runs: OrderedDict[str, RunRecord] = OrderedDict()
+        self._runs: OrderedDict[tuple[str, str], RunRecord] = OrderedDict()
 
-    def open(self, run: str, parent: str) -> RunRecord:
-        """Return the record of a run that comes in; `begin` has been called."""
-        found = self._runs.get(run)
+    def open(self, run: str, parent: str, owner: str = "") -> RunRecord:
+        """Return the record of a caller's run that comes in; `begin` has been called."""
+        key = (owner, run)
+        found = self._runs.get(key)
         if found is None:
-            found = self._runs[run] = RunRecord(run, self._agent, parent, record=self._record)
-        self._runs.move_to_end(run)
+            found = self._runs[key] = RunRecord(
+                run, self._agent, parent, owner=owner, record=self._record
+            )
+        self._runs.move_to_end(key)
         found.begin()
         self._forget()
         return found
 
-    def get(self, run: str) -> RunRecord | None:
-        """Return a run, if it is still known."""
-        return self._runs.get(run)
+    def get(self, run: str, owner: str = "") -> RunRecord | None:
+        """Return a caller's run, if it is still known."""
+        return self._runs.get((owner, run))
 
-    def latest(self, limit: int) -> list[RunRecord]:
-        """Return the latest runs, the newest first."""
-        return list(reversed(self._runs.values()))[:limit]
+    def latest(self, limit: int, owner: str = "") -> list[RunRecord]:
+        """Return a caller's latest runs, the newest first."""
+        return [run for run in reversed(self._runs.values()) if run.owner == owner][:limit]
 
     def _forget(self) -> None:
         self._opened += 1
@@ -199,4 +205,4 @@ class RunStore:
                 return
             if run.over:
                 events -= len(run.events)
-                del self._runs[run.id]
+                del self._runs[run.owner, run.id]

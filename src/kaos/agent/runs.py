@@ -211,6 +211,7 @@ class MemoryRun:
         gate: Decides what the loop waits for; without one it goes on.
         detailed: Whether the listener wants deltas.
         record: Whether events carry what was asked and answered.
+        conversation: The session that it is a part of, if sessions are kept.
     """
 
     id: str
@@ -225,6 +226,7 @@ class MemoryRun:
     gate: Gate | None = None
     detailed: bool = True
     record: bool = False
+    conversation: str = ""
     seconds: float = 0.0
     done: list[Json] = field(default_factory=list)
     _count: int = 0
@@ -289,7 +291,7 @@ class MemoryRun:
         bound = log.bind(step=step, kind=kind, name=name)
         await self.tell("start", details if self.record else {}, step=step, kind=kind, name=name)
         try:
-            with self._span(kind, name, details) as span:
+            with self.span(kind, name, details) as span:
                 trace = span.trace if span is not None else self.trace
                 relay = self.listener or nobody
                 begun = span.begun if span is not None else _unseen
@@ -318,10 +320,15 @@ class MemoryRun:
         await self.tell("end", summary, step=step, kind=kind, name=name)
         return result
 
-    def _span(
+    def span(
         self, kind: StepKind, name: str, details: Json
     ) -> AbstractContextManager[SpanOfStep | None]:
-        return self.spans(kind, name, details, self.trace) if self.spans else nullcontext()
+        """Return a span around a step or the run, if spans are made."""
+        if self.spans is None:
+            return nullcontext()
+        if self.conversation:
+            details = {**details, "conversation": self.conversation}
+        return self.spans(kind, name, details, self.trace)
 
     def _account(self, entry: Entry) -> None:
         self.seconds = max(self.seconds, entry.at)

@@ -149,6 +149,8 @@ class StepSpan:
 
     def asked(self, kind: StepKind, details: Json) -> None:
         """Take down what is asked, if contents may be."""
+        if conversation := details.get("conversation"):
+            self._span.set_attribute("gen_ai.conversation.id", conversation)
         if call := details.get("call"):
             self._span.set_attribute("gen_ai.tool.call.id", str(call))
         if not self._record:

@@ -129,6 +129,25 @@ async def test_sessions_belong_to_the_caller(
         assert answer.status == 200
 
 
+async def test_runs_belong_to_the_caller(
+    start_agent: Any, ask: Any, http: aiohttp.ClientSession, model: ScriptedModel
+) -> None:
+    """Everybody with a token saw all runs, and could write into them by their id."""
+    model.say("ok", repeat=True)
+    url = await start_agent(auth_tokens=TOKENS)
+    for headers in (ALICE, ALICE, BOB):
+        await ask(url, "hi", headers={**headers, "x-kaos-run": "run-1"})
+    await ask(url, "hi", headers={**BOB, "x-kaos-run": "run-2"})
+    for headers, ids, events in ((ALICE, ["run-1"], 8), (BOB, ["run-2", "run-1"], 4)):
+        async with http.get(f"{url}/v1/runs", headers=headers) as answer:
+            assert [run["id"] for run in (await answer.json())["data"]] == ids
+        async with http.get(f"{url}/v1/runs/run-1", headers=headers) as answer:
+            assert (await answer.json())["last_event"] == events
+    for path in ("run-2", "run-2/events"):
+        async with http.get(f"{url}/v1/runs/{path}", headers=ALICE) as answer:
+            assert answer.status == 404
+
+
 async def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     compare = hmac.compare_digest

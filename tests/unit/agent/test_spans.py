@@ -83,7 +83,7 @@ async def test_one_trace_from_the_caller_through_model_tools_and_peers(
     model.say(tool_call("echo", text="secret"), "four", when="You are an analyst")
     body = {"messages": [{"role": "user", "content": "secret"}], "stream": streamed}
     url = f"{boss}/v1/chat/completions"
-    async with http.post(url, json=body, headers=HEADERS) as answer:
+    async with http.post(url, json=body, headers={**HEADERS, "x-session-id": "s-1"}) as answer:
         await answer.text()
     spans = collected.spans
     ours = [span for span in spans.values() if span.instrumentation_scope.name == "kaos.agent"]
@@ -118,6 +118,7 @@ async def test_one_trace_from_the_caller_through_model_tools_and_peers(
     assert ("gen_ai.response.time_to_first_chunk" in chat) is streamed
     assert chat["server.address"] == "127.0.0.1"
     assert "secret" not in "".join(span.to_json() for span in ours)
+    assert {span.attributes["gen_ai.conversation.id"] for span in ours} == {"s-1"}
     assert {
         "gen_ai.client.token.usage",
         "gen_ai.client.operation.duration",
