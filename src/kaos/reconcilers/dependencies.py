@@ -38,6 +38,9 @@ class Dependency:
             if entry.get("status") == "True" and entry.get("observedGeneration", 0) >= generation:
                 return None
             words = entry.get("message") or entry.get("reason", "")
+            if entry.get("reason") == Reason.MODEL_PULLING:
+                # Without the share: it would be written into all agents' statuses each second.
+                words = words.rpartition(": ")[0]
             return Reason.DEPENDENCY_NOT_READY, f'{self.kind} "{self.name}" is not ready: {words}'
         return Reason.DEPENDENCY_NOT_READY, f'{self.kind} "{self.name}" has not been looked at yet'
 

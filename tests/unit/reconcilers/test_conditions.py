@@ -4,8 +4,10 @@ import pytest
 
 from kaos.reconcilers.availability import Availability
 from kaos.reconcilers.conditions import Finding, Phase, Type, phase, summary
+from kaos.reconcilers.dependencies import Dependency
 from kaos.reconcilers.modelapi import parse_progress
 from kaos.reconcilers.routes import routed
+from kaos.runtime import Object
 from tests.unit.reconcilers.resources import agent
 
 GOOD = [
@@ -44,6 +46,19 @@ def test_ready_repeats_the_words_of_what_is_not(
 
 def test_a_missing_route_does_not_make_a_resource_unready() -> None:
     assert summary([*GOOD, Finding(Type.ROUTED, False, "GatewayAPIMissing", "")]).ok
+
+
+def test_the_progress_of_a_download_is_not_repeated_by_all_who_wait_for_it() -> None:
+    """A hundred agents' statuses were written each second for as long as a model was pulled."""
+
+    def lack(share: str) -> object:
+        message = f"pulling model smollm2:135m: {share}"
+        told = {"type": "Ready", "status": "False", "reason": "ModelPulling", "message": message}
+        found = Object.from_dict({"metadata": {}, "status": {"conditions": [told]}})
+        return Dependency("ModelAPI", "ollama", found).lack()
+
+    waits = 'ModelAPI "ollama" is not ready: pulling model smollm2:135m'
+    assert lack("5 % of 93 MB") == lack("6 % of 93 MB") == ("DependencyNotReady", waits)
 
 
 def parents(*conditions: tuple[str, str]) -> dict[str, object]:
