@@ -68,7 +68,11 @@ async def test_a_crd_that_goes_and_comes_back_with_another_schema(
     kaos_client: Client,
     kaos_define: Callable[..., Awaitable[None]],
     kaos_run: Callable[..., Awaitable[Manager]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A 404 that lasts is believed after ten seconds: of that there are tests on a virtual clock.
+    monkeypatch.setattr("kaos.runtime.watcher.UNSERVED_AFTER", 2.0)
+    monkeypatch.setattr("kaos.runtime.watcher.UNSERVED_LAST", 2.0)
     namespace = kaos_api.namespace
     await kaos_define(RoundShape)
     manager = Manager(kaos_api, namespaces=[namespace])
