@@ -12,8 +12,8 @@ Does not: TLS, several workers, or limits on bodies (see `kaos.telemetry.http`).
 The server is hypercorn, behind this function so that another can take its place. What its
 defaults taught: 3 s of grace cuts model streams, 5 s of keep-alive races with every gateway,
 and from Python 3.12 on its own grace is not honoured at all, because asyncio's
-`Server.wait_closed` then waits for every connection. Hence the grace here is our own. HTTP/2
-is loaded when somebody first speaks it: most processes never need its megabyte.
+`Server.wait_closed` then waits for every connection. Hence the grace here is our own. HTTP/2 and
+WebSockets are loaded when somebody first speaks them: most processes never need their 1.5 MB.
 """
 # ruff: noqa: E402 - the stand-in must be there before hypercorn is
 
@@ -29,23 +29,25 @@ import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-_HTTP2 = "hypercorn.protocol.h2"
-
-
-class _Http2Later:
-    """Stands for hypercorn's HTTP/2 until the first connection that is of it."""
-
-    def __new__(cls, *args: Any) -> Any:
-        if isinstance(sys.modules.get(_HTTP2), _StandIn):
-            del sys.modules[_HTTP2]
-        return importlib.import_module(_HTTP2).H2Protocol(*args)
+_LATER = {"hypercorn.protocol.h2": "H2Protocol", "hypercorn.protocol.ws_stream": "WSStream"}
 
 
 class _StandIn(types.ModuleType):
-    H2Protocol = _Http2Later
+    """Stands for one of hypercorn's protocols until the first connection that is of it."""
+
+    def __init__(self, module: str, name: str) -> None:
+        super().__init__(module)
+
+        def make(*args: Any) -> Any:
+            if sys.modules.get(module) is self:
+                del sys.modules[module]
+            return getattr(importlib.import_module(module), name)(*args)
+
+        setattr(self, name, make)
 
 
-sys.modules.setdefault(_HTTP2, _StandIn(_HTTP2))
+for _module, _name in _LATER.items():
+    sys.modules.setdefault(_module, _StandIn(_module, _name))
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets

@@ -1,12 +1,14 @@
-"""HTTP/2 is loaded when it is first spoken, and works then."""
+"""HTTP/2 and WebSockets are loaded when they are first spoken, and work then."""
 
 import asyncio
 import subprocess
 import sys
 
+import aiohttp
 import h2.config
 import h2.connection
 import h2.events
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -39,7 +41,14 @@ async def test_a_client_with_prior_knowledge_is_served() -> None:
     assert body == b"HTTP/2"
 
 
-def test_it_is_not_loaded_before() -> None:
-    code = "import sys, kaos.telemetry.serving; print('hpack' in sys.modules)"
+async def test_a_websocket_that_nobody_wants_is_refused() -> None:
+    async with serving.running(Starlette()) as url, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(url)
+    assert refused.value.status == 403
+
+
+def test_neither_is_loaded_before() -> None:
+    code = "import sys, kaos.telemetry.serving; print({'hpack', 'wsproto'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "set()\n"
