@@ -38,6 +38,28 @@ async def test_w8_nothing_has_a_finalizer_so_deleting_needs_no_controller(
     assert agent.metadata.finalizers == []
 
 
+async def test_children_go_with_their_owner_and_a_namesake_gets_its_own(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    await cluster.apply("Agent", "assistant", {"modelAPI": "ollama"})
+    await cluster.roll_out("assistant")
+    await cluster.eventually(api.Agent, "assistant", ready)
+    old = await cluster.read(DEPLOYMENT, "assistant")
+
+    await cluster.delete(api.Agent, "assistant")
+    again = await cluster.apply("Agent", "assistant", {"modelAPI": "ollama"})
+
+    await cluster.eventually(DEPLOYMENT, "assistant", lambda d: d.uid != old.uid)
+    await cluster.roll_out("assistant")
+    await cluster.eventually(api.Agent, "assistant", ready)
+    for kind in (DEPLOYMENT, SERVICE, HTTP_ROUTE):
+        (owner,) = (await cluster.read(kind, "assistant")).metadata.owner_references
+        assert owner.uid == again.uid
+
+    await cluster.delete(api.Agent, "assistant")
+    for kind in (DEPLOYMENT, SERVICE, HTTP_ROUTE):
+        await cluster.gone(kind, "assistant")
+
+
 async def test_a_missing_model_api_is_waited_for_and_named(cluster: Cluster) -> None:
     await cluster.apply("Agent", "early", {"modelAPI": "late"})
     agent = await cluster.eventually(
