@@ -105,7 +105,10 @@ async def _node(
             f"{package} needs node and npm, which are not on the PATH here: use an image that has "
             "them (docs/reference/mcpserver.md), or on the embedded cluster install Node.js"
         )
-    home = Path((await _run([npm, "root", "--global"], env)).strip()) / match["name"]
+    # Not by `npm root --global`: it blots out what looks like a UUID, as a pod's folder does.
+    prefixes = [env.get("npm_config_prefix"), str(Path(node).parents[1]), "/usr/local"]
+    homes = [Path(p) / "lib" / "node_modules" / match["name"] for p in prefixes if p]
+    home = next((home for home in homes if home.is_dir()), homes[0])
     manifest = _manifest(home)
     if manifest.get("version") is None or match["version"] not in (None, manifest["version"]):
         options = ("--no-audit", "--no-fund", "--no-update-notifier", "--omit=dev")
