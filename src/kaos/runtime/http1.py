@@ -15,7 +15,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 _LONGEST_HEAD: Final = 1 << 16
 _LONGEST_CHUNK_LINE: Final = 1 << 12
@@ -228,11 +228,9 @@ class Connection(asyncio.Protocol):
 
     async def start_tls(self, tls: ssl.SSLContext, server_name: str) -> None:
         """Speak TLS from here on."""
-        changed = await self._loop.start_tls(
-            self._transport, self, tls, server_hostname=server_name
-        )
-        assert isinstance(changed, asyncio.Transport)  # noqa: S101 - only None when it failed
-        self._transport = changed
+        name = server_name
+        changed = await self._loop.start_tls(self._transport, self, tls, server_hostname=name)
+        self._transport = cast("asyncio.Transport", changed)
 
     def abort(self) -> None:
         """Close at once. A goodbye in TLS would wait for a silent server's."""
@@ -268,8 +266,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - connections of streams are
-        self._transport = transport
+        # uvloop's are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
