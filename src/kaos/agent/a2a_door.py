@@ -11,7 +11,7 @@ it is a parse error, as JSON-RPC has it.
 Does not: push notifications, files, or tasks that outlive the process.
 """
 
-import uuid
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -166,7 +166,7 @@ class _Executor(AgentExecutor):
         chat = ChatRequest(messages=[{"role": "user", "content": context.get_user_input()}])
         caller = context.call_context.user.user_name
         exchange = self._exchanges.begin(headers, chat, caller=caller)
-        artifact = uuid.uuid4().hex
+        artifact = secrets.token_hex(16)
         begun = False
 
         async def show(delta: Json) -> None:

@@ -17,7 +17,7 @@ make the result up.
 """
 
 import re
-import uuid
+import secrets
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
@@ -254,7 +254,7 @@ def _call_of(value: Any) -> Json | None:
 
 def _call(name: str, arguments: str) -> Json:
     return {
-        "id": f"call_{uuid.uuid4().hex[:24]}",
+        "id": f"call_{secrets.token_hex(12)}",
         "type": "function",
         "function": {"name": name, "arguments": arguments},
     }

@@ -15,7 +15,7 @@ What a failure becomes for the caller: not reachable or 503 is 503 with Retry-Af
 import asyncio
 import io
 import json
-import uuid
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,7 +208,7 @@ class _Answer:
         if self._calls:
             message["tool_calls"] = [
                 {
-                    "id": call["id"] or f"call_{uuid.uuid4().hex[:24]}",
+                    "id": call["id"] or f"call_{secrets.token_hex(12)}",
                     "type": "function",
                     "function": {"name": call["name"], "arguments": call["arguments"]},
                 }

@@ -9,8 +9,8 @@ caller wrote them; JSON is always made by a JSON library (an earlier agent strea
 Does not: judge sampling parameters. The model does, and its 400 becomes ours.
 """
 
+import secrets
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -210,7 +210,7 @@ class Envelope:
     model: str
     run: str
     session: Json = field(default_factory=dict)
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     opening: bytes = field(init=False)

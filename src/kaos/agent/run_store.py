@@ -200,9 +200,9 @@ class RunStore:
         self._opened += 1
         counted = self._opened % _COUNT_EVERY == 0
         events = sum(len(run.events) for run in self._runs.values()) if counted else 0
-        for run in list(self._runs.values()):
-            if len(self._runs) <= MAX_RUNS and events <= MAX_ALL_EVENTS:
+        while len(self._runs) > MAX_RUNS or events > MAX_ALL_EVENTS:
+            oldest = next((run for run in self._runs.values() if run.over), None)
+            if oldest is None:
                 return
-            if run.over:
-                events -= len(run.events)
-                del self._runs[run.owner, run.id]
+            events -= len(oldest.events)
+            del self._runs[oldest.owner, oldest.id]

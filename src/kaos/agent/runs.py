@@ -17,8 +17,8 @@ under way when a run was lost is not in its journal, so replaying does it again.
 """
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -345,7 +345,7 @@ class MemoryRun:
 def run_id(headers: Mapping[str, str]) -> str:
     """Return the caller's run id if it gave a sane one, or a new one."""
     given = headers.get(RUN_HEADER, "")
-    return given if _SANE_RUN.fullmatch(given) else f"run-{uuid.uuid4().hex}"
+    return given if _SANE_RUN.fullmatch(given) else f"run-{secrets.token_hex(16)}"
 
 
 def parent_step(headers: Mapping[str, str]) -> str:

@@ -15,8 +15,8 @@ Probes and `/metrics` are not logged: a line every ten seconds from each pod hid
 import asyncio
 import contextlib
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 
 import structlog
@@ -199,7 +199,7 @@ def _announced_length(scope: Scope) -> int:
 
 def _request_id(scope: Scope) -> str:
     given = _header(scope, b"x-request-id")
-    return given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+    return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(16)}"
 
 
 def _plain_error(status: int, message: str) -> Response:

@@ -18,7 +18,7 @@ keeps it itself, so nothing is stored for it.
 import asyncio
 import hashlib
 import re
-import uuid
+import secrets
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -145,12 +145,12 @@ class Memory:
             BadRequest: It names one in a way that cannot be.
         """
         given = session_id(headers, request)
-        key = Key(owner, given or f"session-{uuid.uuid4().hex}")
+        key = Key(owner, given or f"session-{secrets.token_hex(16)}")
         return Session(self, key, request, named=bool(given))
 
     async def add(self, key: Key, messages: list[Message]) -> bool:
         """Append a turn; False, and a line in the log, when that could not be done."""
-        turn = Turn.of(uuid.uuid4().hex, messages)
+        turn = Turn.of(secrets.token_hex(16), messages)
         if len(turn.body) > MAX_SESSION_BYTES:
             log.warning("turn not remembered", session=key.session, error="it is too large")
             return False
