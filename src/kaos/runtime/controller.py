@@ -28,12 +28,11 @@ from kaos.runtime.declare import Owns, Predicate, Reconcile, Reconciler, Result,
 from kaos.runtime.errors import (
     ApiError,
     Conflict,
-    NotFound,
     NotLeader,
     RuntimeFailure,
     TerminalError,
 )
-from kaos.runtime.finalizers import add_finalizer, remove_finalizer
+from kaos.runtime.finalizers import CleanUp
 from kaos.runtime.informer import Handler, Informer
 from kaos.runtime.metrics import RESULTS, Metrics
 from kaos.runtime.predicates import anything, spec_changed
@@ -94,6 +93,7 @@ class Controller:
         )
         self._finalize: Callable[[Object], Awaitable[None]] | None
         self._finalize = getattr(reconciler, "finalize", None)
+        self._clean_up: CleanUp | None = None
         self._owns = [o if isinstance(o, Owns) else Owns(o) for o in owns]
         self._watches = list(watches)
         self._workers = workers
@@ -122,6 +122,8 @@ class Controller:
         active.set_function(lambda: self._queue.working)
         self._informer = cache.informer(self.resource, self._select)
         self._required.append(self._informer)
+        if self._finalize is not None:
+            self._clean_up = CleanUp(client, self.resource, self.finalizer, self._finalize)
         self._informer.add_handler(self._on_own)
         self._children = ApplySet(client, cache, kinds=[owned.resource for owned in self._owns])
         for owned in self._owns:
@@ -190,7 +192,10 @@ class Controller:
 
     def _on_own(self, change: Change, who: Origin | None) -> None:
         key = change.latest.key
-        if who != (self.name, key) and self._predicate(change.old, change.new):
+        # A standby leaves it to the leader: it would clean up much later, under a successor's feet.
+        clean_up = self._clean_up if self.started.is_set() else None
+        lost = clean_up is not None and clean_up.loses(change)
+        if lost or (who != (self.name, key) and self._predicate(change.old, change.new)):
             self._queue.add(key, priority=_urgency(change), cause=_cause(change))
 
     def _on_child(self, change: Change, who: Origin | None) -> None:
@@ -297,21 +302,14 @@ class Controller:
             return result
 
     async def _reconcile(self, request: Request) -> Result | None:
+        if self._clean_up is not None:
+            await self._clean_up.of_lost(request)
         obj = self._informer.store.get(request)
         if obj is not None and obj.metadata.annotations_.get(self._pause) == "true":
             self._log.debug("reconcile.paused", request=str(request))
             return None
-        if self._finalize is not None and obj is not None:
-            if obj.deleting:
-                if self.finalizer in obj.metadata.finalizers:
-                    await self._finalize(obj)
-                    await remove_finalizer(self._client, self.resource, obj, self.finalizer)
-                return None
-            if self.finalizer not in obj.metadata.finalizers:
-                try:
-                    await add_finalizer(self._client, self.resource, obj, self.finalizer)
-                except NotFound:
-                    return None  # gone, or going: its last event is on the way
+        if self._clean_up is not None and obj is not None and not await self._clean_up.prepare(obj):
+            return None
         result = await self._reconciler(request)
         if result is not None and result.children is not None:
             owner = self._informer.store.get(request)

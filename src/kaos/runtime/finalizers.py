@@ -3,16 +3,76 @@
 Guarantees: a change of the list is conditional on the version it was computed from, so two
 controllers that edit it at once lose nothing; a removal is tried again until it is done or the
 object is gone. A crash between clean-up and removal runs the clean-up again: it must be idempotent.
+An API server may let an object go although a finalizer was added just before (kubernetes#77988,
+open): who sees that deletion cleans up all the same.
+Does not: hear of such a deletion while nobody leads.
 Which failures taught it: objects that can never be deleted because a finalizer was added by a
 controller without a clean-up, or put back by a blind merge (zalando operators, kopf#640).
 """
 
+from collections.abc import Awaitable, Callable
+
 from kaos.runtime.client import Client
 from kaos.runtime.codec import Object
 from kaos.runtime.errors import Conflict, Invalid, NotFound
-from kaos.runtime.resources import ResourceType
+from kaos.runtime.resources import Request, ResourceType
+from kaos.runtime.store import Change
 
 _TRIES = 8
+
+
+class CleanUp:
+    """What a controller with a `finalize` method does before it reconciles an object.
+
+    Args:
+        client: To set and remove the finalizer with.
+        resource: The kind.
+        finalizer: The finalizer's name.
+        finalize: The clean-up.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        resource: ResourceType,
+        finalizer: str,
+        finalize: Callable[[Object], Awaitable[None]],
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._finalizer = finalizer
+        self._finalize = finalize
+        self._lost: dict[Request, Object] = {}
+
+    def loses(self, change: Change) -> bool:
+        """Whether an object went without its clean-up; it is remembered then."""
+        last = change.latest
+        lost = not (change.new or last.deleting) and self._finalizer in last.metadata.finalizers
+        if lost:
+            self._lost[last.key] = last
+        return lost
+
+    async def of_lost(self, request: Request) -> None:
+        """Clean up after what went without."""
+        lost = self._lost.get(request)
+        if lost is not None:
+            await self._finalize(lost)
+            if self._lost.get(request) is lost:
+                del self._lost[request]
+
+    async def prepare(self, obj: Object) -> bool:
+        """Clean up if the object goes, else see that it can be; whether to reconcile it."""
+        there = self._finalizer in obj.metadata.finalizers
+        if obj.deleting:
+            if there:
+                await self._finalize(obj)
+                await remove_finalizer(self._client, self._resource, obj, self._finalizer)
+            return False
+        try:
+            await add_finalizer(self._client, self._resource, obj, self._finalizer)
+        except NotFound:
+            return False  # gone, or going: its last event is on the way
+        return True
 
 
 async def add_finalizer(client: Client, resource: ResourceType, obj: Object, name: str) -> Object:

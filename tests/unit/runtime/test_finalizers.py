@@ -1,10 +1,15 @@
 """Finalizers: set only where there is a clean-up, removed once it is done; others keep theirs."""
 
+import asyncio
+
 import pytest
 
-from kaos.runtime import Controller
+from kaos.runtime import Controller, LeaderElection, Request
+from kaos.runtime.client import Client
+from kaos.runtime.leader import Elector
 from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import (
+    LEASES,
     THING,
     Finalizing,
     Recorder,
@@ -84,3 +89,55 @@ async def test_two_controllers_that_edit_finalizers_at_once_lose_nothing(
         things(server).delete("a")
         await settle(5)
     assert ("default", "a") not in things(server).objects
+
+
+def let_go(server: FakeServer) -> None:
+    """A deletion that was decided on before the finalizer was added, and done afterwards."""
+    collection = things(server)
+    server.version += 1
+    body = collection.objects.pop(("default", "a"))
+    metadata = {**body["metadata"], "resourceVersion": str(server.version)}
+    collection._tell("DELETED", {**body, "metadata": metadata})
+
+
+async def test_what_the_server_lets_go_despite_its_finalizer_is_cleaned_up(
+    server: FakeServer,
+) -> None:
+    """kubernetes#77988: adding a finalizer and a deletion at once both go well, and it is gone."""
+    recorder = Finalizing()
+    made = manager(server)
+    made.add(Controller("t", recorder, for_=THING))
+
+    async def act(request: Request) -> None:
+        if not recorder.finalized:
+            let_go(server)
+            await asyncio.sleep(0.1)  # and here it makes what is to be cleaned up
+
+    recorder.act, recorder.failures = act, 1
+    async with running(made):
+        await settle(5)
+        assert recorder.finalized == ["a", "a"]  # the first failed
+        things(server).put("a", spec={"n": 2})
+        await settle(5)
+        assert recorder.finalized == ["a", "a"]
+        assert recorder.names == ["a", "a", "a"]  # before, when it was gone, and its successor
+
+
+async def test_a_standby_cleans_up_after_nothing_that_is_lost(server: FakeServer) -> None:
+    """It would do so when it comes to lead, and hit what a successor of that name has by then."""
+    server.collection(LEASES, "Lease")
+    settings = LeaderElection("lock", "default", identity="other")
+    leader = Elector(Client(server), settings)
+    await leader.acquire()
+    things(server).put("a", spec={"n": 1}, meta={"finalizers": ["example.com/t"]})
+    recorder = Finalizing()
+    made = manager(server, LeaderElection("lock", "default", identity="me"))
+    made.add(Controller("t", recorder, for_=THING))
+    async with running(made, wait=False):
+        await settle(3)
+        let_go(server)
+        await settle(1)
+        await leader.release()
+        await settle(10)
+        assert recorder.names == ["a"]
+    assert recorder.finalized == []
