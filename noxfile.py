@@ -62,7 +62,8 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Real processes, as a user starts them; `-- --cluster current` runs them on a real cluster."""
-    install(session, "test", "e2e", editable=False)
+    # The clients of Redis and PostgreSQL are for agents on the embedded cluster.
+    install(session, "test", "e2e", "integration", editable=False)
     session.run("pytest", "tests/e2e", "--timeout=600", *session.posargs)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import openai
@@ -14,15 +14,35 @@ def client(base_url: str, *, retries: int = 0, key: str = "none") -> openai.Open
     return openai.OpenAI(base_url=f"{base_url}/v1", api_key=key, max_retries=retries, timeout=120)
 
 
-def ask(base_url: str, text: str, model: str = "agent", *, key: str = "none") -> str:
+def ask(
+    base_url: str,
+    text: str,
+    model: str = "agent",
+    *,
+    key: str = "none",
+    headers: Mapping[str, str] | None = None,
+) -> str:
     """One question, one answer."""
     completion = client(base_url, key=key).chat.completions.create(
-        model=model, messages=[{"role": "user", "content": text}]
+        model=model, messages=[{"role": "user", "content": text}], extra_headers=headers
     )
     choice = completion.choices[0]
     assert choice.finish_reason == "stop", completion
     assert choice.message.content
     return choice.message.content
+
+
+def stream(base_url: str, text: str) -> str:
+    """One question, and an answer that comes in pieces and has its end."""
+    said, finish = "", None
+    for chunk in client(base_url).chat.completions.create(
+        model="agent", messages=[{"role": "user", "content": text}], stream=True
+    ):
+        for choice in chunk.choices:
+            said += choice.delta.content or ""
+            finish = choice.finish_reason or finish
+    assert finish == "stop", f"it broke off after {said!r}"
+    return said
 
 
 @dataclass
@@ -41,15 +61,21 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(base_url: str, text: str, threads: int = 2, pause: float = 0.05) -> Iterator[Load]:
+def load(
+    base_url: str,
+    text: str,
+    threads: int = 2,
+    pause: float = 0.05,
+    asks: Callable[[str, str], str] = ask,
+) -> Iterator[Load]:
     """Ask again and again during the block."""
     result, stop = Load(), threading.Event()
 
     def run() -> None:
         while not stop.wait(pause):
             try:
-                result.answers.append(ask(base_url, text))
-            except (openai.OpenAIError, AssertionError) as error:
+                result.answers.append(asks(base_url, text))
+            except Exception as error:  # noqa: BLE001 - whatever it is, a user would have seen it
                 result.failures.append(f"{time.strftime('%H:%M:%S')} {error!r}")
 
     workers = [threading.Thread(target=run) for _ in range(threads)]
