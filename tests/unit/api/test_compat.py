@@ -1,5 +1,6 @@
 """Every spelling in docs/reference/compat.md is accepted and means what the table says."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from kaos.api import Agent, InvalidSpecError, MCPServer, ModelAPI, ServerType
 from kaos.reconcilers.agent import asked_model
 from kaos.reconcilers.children.agent import agent_children
 from kaos.reconcilers.children.mcpserver import mcpserver_children
+from kaos.reconcilers.children.modelapi import modelapi_children
+from kaos.reconcilers.runtimes import KEY, NAME, resolved
 from kaos.reconcilers.settings import Settings
+from kaos.runtime import Object
+from tests.unit.reconcilers.resources import by_kind, env_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "compat.md"
 SOURCE = "def f() -> str:\n    return 'x'\n"
@@ -59,6 +64,33 @@ def custom() -> None:
     assert old.spec == server(type="custom", container={"image": "i"}).spec
 
 
+def registered() -> None:
+    entries = {"slack": {"image": "corp/slack:1", "paramsEnvVar": "CHANNELS"}}
+    registry = Object.from_dict(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": NAME},
+            "data": {KEY: json.dumps({"runtimes": entries})},
+        }
+    )
+    old = resolved(server(runtime="slack", params="a"), registry)
+    env = [{"name": "CHANNELS", "value": "a"}]
+    new = server(
+        type="custom", container={"image": "corp/slack:1", "args": []}, config={"env": env}
+    )
+    children = [mcpserver_children(s, Settings(), routes=False) for s in (old, new)]
+    assert children[0] == children[1]
+
+
+def proxy_key() -> None:
+    text = "model_list: [{model_name: m, litellm_params: {api_key: os.environ/PROXY_API_KEY}}]"
+    config = {"models": ["m"], "apiKey": {"value": "k"}, "configYaml": {"fromString": text}}
+    api = ModelAPI.parse(body("ModelAPI", {"mode": "Proxy", "proxyConfig": config}))
+    pod = env_of(by_kind(modelapi_children(api, Settings(), routes=False))["Deployment"])
+    assert pod["PROXY_API_KEY"] == "k"
+
+
 def container_env() -> None:
     env = [{"name": "A", "value": "1"}]
     variants: list[dict[str, Any]] = [{"container": {"env": env}}, {"config": {"env": env}}]
@@ -71,6 +103,8 @@ ROWS: dict[str, Callable[[], None]] = {
     "Agent or ModelAPI, a hosted model as `ollama/smollm2:135m`": model_with_a_prefix,
     "MCPServer, `runtime: python-string` with `params`": python_string,
     "MCPServer, `runtime: custom` with `container.image`": custom,
+    "MCPServer, `runtime` and `params` of the registry `kaos-mcp-runtimes`": registered,
+    "ModelAPI, `os.environ/PROXY_API_KEY` in `configYaml`": proxy_key,
     "any kind, `container.env`": container_env,
 }
 
