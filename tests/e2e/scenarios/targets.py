@@ -263,7 +263,8 @@ class Kind(Current):
         config = str(ROOT / "deploy" / "kind.yaml")
         kind("create", "cluster", "--config", config, "--kubeconfig", str(self.kubeconfig))
         try:
-            for image in (IMAGE, OLLAMA_IMAGE):
+            others = [f"kaos/kaos-{role}:{__version__}" for role in ("node", "litellm")]
+            for image in (IMAGE, *others, OLLAMA_IMAGE):
                 kind("load", "docker-image", image)
             with super().running():
                 yield
