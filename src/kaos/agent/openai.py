@@ -77,6 +77,7 @@ class _Message(_Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Json] | None = None
     tool_calls: list[Json] | None = None
+    tool_call_id: str | None = None
 
 
 class _Function(_Lenient):

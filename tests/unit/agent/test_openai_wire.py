@@ -34,6 +34,8 @@ def test_null_is_as_good_as_absent() -> None:
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "task-delegation", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        # It was a 500 where the session was looked up.
+        ({"messages": [{"role": "assistant", "tool_call_id": []}]}, "messages.0.tool_call_id"),
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
