@@ -37,6 +37,7 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
     manager = Manager(
         config,
         field_manager=FIELD_MANAGER,
+        namespaces=settings.namespaces,
         leader_election=election,
         http=HttpServer(host or "127.0.0.1", int(port)),
     )
@@ -46,7 +47,12 @@ async def run(settings: Settings, *, listen: str, elect: bool) -> None:
     loop, running = asyncio.get_running_loop(), asyncio.ensure_future(manager.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
-    log.info("controller starts", image=settings.image, listen=listen)
+    log.info(
+        "controller starts",
+        image=settings.image,
+        listen=listen,
+        namespaces=settings.namespaces or "all",
+    )
     with contextlib.suppress(asyncio.CancelledError):
         await running
     log.info("controller has stopped")

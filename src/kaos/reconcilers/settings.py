@@ -38,6 +38,8 @@ class Settings:
             to list Secrets, of which only metadata is read (`KAOS_WATCH_SECRETS`).
         namespace: the controller's own, where its lease and the registry of runtimes are
             (`KAOS_POD_NAMESPACE`).
+        namespaces: those that the controller sees, and needs rights in; all when empty
+            (`KAOS_NAMESPACES`).
     """
 
     image: str = DEFAULT_IMAGE
@@ -52,6 +54,7 @@ class Settings:
     account_tokens: bool = True
     watch_secrets: bool = True
     namespace: str = "kaos-system"
+    namespaces: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = environ) -> Self:
@@ -75,6 +78,7 @@ class Settings:
             drain=int(env.get("KAOS_DRAIN", "5")),
             watch_secrets=env.get("KAOS_WATCH_SECRETS", "").lower() != "false",
             namespace=env.get("KAOS_POD_NAMESPACE") or "kaos-system",
+            namespaces=_listed(env.get("KAOS_NAMESPACES", "")),
         )
 
     def service_host(self, service: str, namespace: str) -> str:

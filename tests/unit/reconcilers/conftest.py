@@ -36,7 +36,8 @@ async def running(
 ) -> AsyncIterator[Cluster]:
     """An API server with our kinds and the Gateway API's, and the controllers on it."""
     async with served(gateway=gateway) as (config, client, logs):
-        manager = Manager(config, field_manager=FIELD_MANAGER)
+        namespaces = settings.namespaces if settings else ()
+        manager = Manager(config, field_manager=FIELD_MANAGER, namespaces=namespaces)
         made = Cluster(client, manager, logs)
         manager.add(*controllers(manager, settings or Settings(namespace=made.namespace)))
         async with managing(manager):
