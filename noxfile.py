@@ -123,7 +123,7 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Print figures of docs/benchmarks.md; `nox -s bench -- runtime/compare` runs that one."""
     install(session, "test", editable=False)
-    for name in session.posargs or ("quickstart", "agent/startup", "agent/latency"):
+    for name in session.posargs or ("quickstart", "agent/all"):
         session.run("python", f"benchmarks/{name}.py")
 
 

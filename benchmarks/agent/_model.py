@@ -1,8 +1,8 @@
 """A model that costs as little as can be: a byte server of pre-serialised answers.
 
 Run: `python _model.py PORT`. What it answers is chosen by the request's text: `stream:N` streams N
-chunks; `slow` answers after 100 ms; `tool` calls the tool `echo` until a result is there,
-`delegate` the peer; else one answer.
+chunks; `wait:MS` answers after so many milliseconds; `tool` calls the tool `echo` until a result is
+there, `delegate` the peer; else one answer.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def call(name: str, arguments: dict[str, str]) -> bytes:
 ANSWER = whole({"role": "assistant", "content": "Hello there."}, "stop")
 CALLS = {b"tool": call("echo", {"text": "x"}), b"delegate": call("delegate_to_peer", {"task": "x"})}
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-CHUNK = chunk({"content": "word "})
+CHUNKS = tuple(chunk({"content": f"word{n} "}) for n in range(2))  # LiteLLM refuses repetition
 END = chunk({}, "stop") + b"data: [DONE]\n\n"
 
 
@@ -47,16 +47,17 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             _, streamed, rest = body.partition(b"stream:")
             if streamed:
                 count = int(rest[: rest.index(b'"')])
-                writer.write(STREAM + chunk({"role": "assistant", "content": ""}) + CHUNK)
+                writer.write(STREAM + chunk({"role": "assistant", "content": ""}) + CHUNKS[1])
                 await writer.drain()
-                for _ in range(count):
-                    writer.write(CHUNK)  # each a write of its own, as fast as can be
+                for number in range(count):
+                    writer.write(CHUNKS[number % 2])  # each a write of its own, as fast as can be
                     await writer.drain()
                 writer.write(END)
                 await writer.drain()
                 break
-            if b'"slow' in body:
-                await asyncio.sleep(0.1)
+            _, waited, rest = body.partition(b'"wait:')
+            if waited:
+                await asyncio.sleep(float(rest[: rest.index(b'"')]) / 1000)
             body = body.replace(b": ", b":")
             asked = b"" if b'"role":"tool"' in body else body
             writer.write(

@@ -7,32 +7,25 @@ session at its limit of messages. Exit code 1 when the target is missed. Linux o
 """
 
 import asyncio
-import os
-import signal
-import socket
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+from _processes import agent, free_port, process, resident_mb, until
+from _report import Row, report
 
 from kaos.agent.memory.local import LocalStore
 from kaos.agent.memory.sqlite import SqliteStore
 from kaos.agent.memory.store import Key, Limits, Store, Turn
-from kaos.testing.model import ScriptedModel
 
+HERE = Path(__file__).parent
 TARGET_MB = 20.0
 TURNS = 10  # of 1 KB each: what a person says and reads in a quarter of an hour
 WARM_UP = 300
-
-
-def resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 async def answered(http: aiohttp.ClientSession, url: str, session: str, turns: int) -> None:
@@ -48,41 +41,23 @@ async def answered(http: aiohttp.ClientSession, url: str, session: str, turns: i
             raise RuntimeError(await answer.text())
 
 
-async def idle_sessions(count: int, model_url: str) -> float:
+async def idle_sessions(count: int) -> float:
     """Return the megabytes that so many sessions add."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = "{}:{}".format(*probe.getsockname()[:2])
-    env = {
-        "PATH": os.environ["PATH"],
-        "AGENT_NAME": "bench",
-        "MODEL_API_URL": model_url,
-        "MODEL_NAME": "scripted",
-        "KAOS_LISTEN": address,
-        "LOG_LEVEL": "ERROR",
-        "MEMORY_MAX_SESSIONS": str(count),
-    }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "kaos.agent", env=env)
-    url = f"http://{address}"
-    try:
-        async with aiohttp.ClientSession() as http:
-            for _ in range(600):
-                try:
-                    async with http.get(f"{url}/readyz") as answer:
-                        if answer.status == 200:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.05)
-            # What requests cost that leave nothing behind is not what sessions cost.
-            for _ in range(WARM_UP):
-                await answered(http, url, "warm", TURNS)
-            before = resident_mb(process.pid)
-            for number in range(count):
-                await answered(http, url, f"session-{number}", TURNS)
-            return resident_mb(process.pid) - before
-    finally:
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+    async with AsyncExitStack() as stack:
+        start = stack.enter_async_context
+        http = await start(aiohttp.ClientSession())
+        port = free_port()
+        model = await start(process(str(HERE / "_model.py"), str(port), port=port))
+        command, env, port = agent("bench", model, MEMORY_MAX_SESSIONS=str(count))
+        url = await start(process(*command, port=port, **env))
+        await until(http, f"{url}/readyz")
+        # What requests cost that leave nothing behind is not what sessions cost.
+        for _ in range(WARM_UP):
+            await answered(http, url, "warm", TURNS)
+        before = resident_mb(url)
+        for number in range(count):
+            await answered(http, url, f"session-{number}", TURNS)
+        return resident_mb(url) - before
 
 
 async def timed(store: Store) -> tuple[float, float]:
@@ -103,22 +78,21 @@ async def timed(store: Store) -> tuple[float, float]:
     return statistics.median(loads[300:]) * 1000, statistics.median(appends[300:]) * 1000
 
 
-async def main(count: int) -> int:
-    model = ScriptedModel()
-    model.say("Hello", repeat=True)
-    async with model.serve() as model_url:
-        added = await idle_sessions(count, model_url)
-    print(f"{count} idle sessions of {TURNS} turns: +{added:.1f} MB  (target <= {TARGET_MB:g} MB)")
+async def run(count: int) -> list[Row]:
+    """Measure, and return what is beside a target."""
+    added = await idle_sessions(count)
+    found = [Row(f"{count:,} idle sessions of {TURNS} turns", added, TARGET_MB, unit="MB")]
     with tempfile.TemporaryDirectory() as folder:
         stores: dict[str, Store] = {
-            "local": LocalStore(Limits()),
-            "sqlite": SqliteStore(Path(folder) / "sessions.db", "bench", Limits()),
+            "in process": LocalStore(Limits()),
+            "SQLite": SqliteStore(Path(folder) / "sessions.db", "bench", Limits()),
         }
         for name, store in stores.items():
             load, append = await timed(store)
-            print(f"{name:8} load {load:6.2f} ms, append {append:6.2f} ms  (500 messages of 500 B)")
-    return 0 if added <= TARGET_MB else 1
+            found.append(Row(f"a session of 500 messages, {name}: load", load))
+            found.append(Row(f"a session of 500 messages, {name}: append", append))
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)))
+    sys.exit(report(asyncio.run(run(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))))
