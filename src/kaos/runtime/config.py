@@ -15,6 +15,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import ssl
 import tempfile
 import time
@@ -32,6 +33,7 @@ _RENEW_BEFORE = 60.0
 _RUN_PLUGIN_AFTER = 600.0
 _LOGIN_AGAIN_AFTER = 10.0
 _LOGIN_TIMEOUT = 60.0
+_SENDABLE = re.compile(r"[!-~]*")
 _log = structlog.get_logger("kaos.runtime")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -184,14 +186,18 @@ class ClusterConfig:
 
 def _token(auth: Any) -> str:
     """The token of a login; kr8s knows nothing of `tokenFile`, which wins over `token`."""
-    file = (auth._user or {}).get("tokenFile")  # noqa: SLF001 - see `_is_inline`
-    if not file:
-        return str(auth.token or "").strip()
-    folder = Path(auth.kubeconfig.get_path(auth.active_context)).parent
-    try:
-        return Path(folder, file).read_text().strip()
-    except OSError as error:
-        raise ValueError(f"the tokenFile of the kubeconfig cannot be read: {error}") from error
+    token = str(auth.token or "")
+    if file := (auth._user or {}).get("tokenFile"):  # noqa: SLF001 - see `_is_inline`
+        folder = Path(auth.kubeconfig.get_path(auth.active_context)).parent
+        try:
+            token = Path(folder, file).read_text()
+        except OSError as error:
+            raise ValueError(f"the tokenFile of the kubeconfig cannot be read: {error}") from error
+    token = token.strip()
+    # A login that fails is tried again; a header that cannot be sent would end its request.
+    if not _SENDABLE.fullmatch(token):
+        raise ValueError("the token is none: it has a space, a line break or a control character")
+    return token
 
 
 def _places(kubeconfig: Path | None) -> str:

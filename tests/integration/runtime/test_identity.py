@@ -182,7 +182,7 @@ async def test_a_pod_speaks_as_its_service_account(
     namespace = kaos_api.namespace
     account = Account(kaos_client, namespace, "pod")
     await account.may("configmaps")
-    (tmp_path / "token").write_text("not yet")
+    (tmp_path / "token").write_text("outdated")
     (tmp_path / "ca.crt").write_text(await authority(kaos_client, namespace))
     (tmp_path / "namespace").write_text(namespace)
     there = urlsplit(kaos_api.server)

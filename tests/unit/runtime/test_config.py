@@ -74,6 +74,18 @@ async def test_a_token_file_is_read_again_when_its_token_was_refused(tmp_path: P
     assert await config.credentials.token() == "second"
 
 
+async def test_a_token_file_that_is_being_written_is_no_token(tmp_path: Path) -> None:
+    """The request would fail for what is in its header, and end whoever makes it."""
+    user: dict[str, object] = {"tokenFile": "token"}
+    (tmp_path / "token").write_text("first")
+    config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, {"server": "http://x"}))
+    (tmp_path / "token").write_text("\0\0half a token\n")
+    assert not await config.credentials.refresh("first")
+    assert await config.credentials.token() == "first"
+    with pytest.raises(ValueError, match="a control character"):
+        await ClusterConfig.load(tmp_path / "k")
+
+
 async def test_a_token_file_that_is_missing_is_named(tmp_path: Path) -> None:
     user: dict[str, object] = {"tokenFile": str(tmp_path / "missing")}
     path = kubeconfig(tmp_path / "k", user, {"server": "http://x"})
