@@ -70,7 +70,9 @@ async def _running(
     app: Starlette, settings: Settings, memory: Memory | None
 ) -> AsyncIterator[None]:
     """Connect the agent to the world for as long as the app lives."""
-    connector = aiohttp.TCPConnector(limit=0)  # requests are limited, not their connections
+    # Requests are limited, not their connections. Names are looked up for each new one: aiohttp
+    # would hold a Service's old address for ten seconds.
+    connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector) as http:
         pool = ToolPool(settings.mcp_servers, settings.tool_timeout, settings.mcp_tools)
         directory = PeerDirectory(

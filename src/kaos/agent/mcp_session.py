@@ -128,7 +128,8 @@ async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIter
     async with (
         # Calls are limited by the agent, not by connections; cookies are the SDK's business.
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            connector=aiohttp.TCPConnector(limit=0, use_dns_cache=False),
+            cookie_jar=aiohttp.DummyCookieJar(),
         ) as connections,
         httpx2.AsyncClient(transport=Transport(connections), timeout=limits) as http,
         Client(
