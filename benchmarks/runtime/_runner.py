@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,12 @@ class Peer:
     Attributes:
         name: As in the table.
         command: How to start it.
-        share: What part of the full size it is given; a slow one is not waited for that long.
-        scenarios: In which it takes part.
+        shares: The scenarios it takes part in, and what part of the full size it is given there.
     """
 
     name: str
     command: tuple[str, ...]
-    scenarios: frozenset[str]
-    share: float = 1.0
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -141,12 +139,12 @@ def run(
     """The figures of one run.
 
     Returns:
-        `figure` in the scenario's unit; and, where they apply, `cpu_us` (of the peer, per object
-        or update), `server` (the server's share of its core), `kib` (resident, per object),
+        `figure` in the scenario's unit, of how many `objects`; and, where they apply, `cpu_us` (of
+        the peer, per object or update), `server` (the server's share of its core), `kib` (resident, per object),
         `reconciles`, `p50` and `p99` in milliseconds.
     """
     deadline = time.monotonic() + timeout
-    objects = round(scenario.objects * peer.share)
+    objects = round(scenario.objects * peer.shares[scenario.name])
     server_command = (server_python, str(HERE / "_server.py"), str(objects))
     with _process(server_command, _SERVER_CORE) as server:
         url = server.line(deadline).strip()
@@ -161,7 +159,7 @@ def run(
                 "converge": _converge,
                 "latency": _latency,
             }[scenario.kind]
-            return measure(process, url, objects, deadline)
+            return measure(process, url, objects, deadline) | {"objects": objects}
 
 
 def _sync(process: Process, url: str, objects: int, deadline: float) -> dict[str, float]:

@@ -34,7 +34,8 @@ async def main() -> None:
     logs.configure("INFO", "json")
     progress = Progress(args.objects, args.final)
     progress.mark("started")
-    manager = Manager(ClusterConfig.direct(args.server), http=HttpServer(port=0))
+    config = ClusterConfig.direct(args.server)
+    manager = Manager(config, http=HttpServer(port=0), tune_collector=True)  # as `run` does
     if args.workers:
         reconciler = Reconciler(manager, progress, args.patch)
         manager.add(Controller("agent", reconciler, for_=AGENT, workers=args.workers))
