@@ -1,8 +1,13 @@
-"""What an earlier agent got wrong (facts/earlier-kaos.md §5.2), each row a test of its name."""
+"""What an earlier agent got wrong, each row of the list a test of its name.
+
+R5 (imports were invisible inside tools) is in tests/unit/toolserver/test_source.py, R13 (pods ran
+as root, with a token) in tests/unit/reconcilers/test_overrides.py.
+"""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -162,6 +167,12 @@ async def test_r7_bad_input_is_openais_error_object_and_400(
         assert set((await answer.json())["error"]) == {"message", "type", "param", "code"}
 
 
+async def test_r7_readiness_is_the_truth(start_agent: Any, http: aiohttp.ClientSession) -> None:
+    url = await start_agent(ready=False, model_api_url="http://127.0.0.1:1")
+    async with http.get(f"{url}/readyz") as answer:
+        assert (answer.status, (await answer.json())["status"]) == (503, "unavailable")
+
+
 async def test_r8_the_card_is_where_a2a_says_and_not_at_localhost(
     start_agent: Any, http: aiohttp.ClientSession
 ) -> None:
@@ -179,6 +190,19 @@ async def test_r9_a_role_of_our_own_is_refused(
 ) -> None:
     status, body = await ask(await start_agent(), [{"role": "task-delegation", "content": "x"}])
     assert (status, body["error"]["param"]) == (400, "messages.0.role")
+
+
+async def test_r9_a_cycle_and_too_deep_a_path_are_refused(
+    start_agent: Any, ask: Any, model: ScriptedModel
+) -> None:
+    url = await start_agent(max_delegation_depth=2)
+    for path, code in (
+        ("boss.default,assistant.default", "delegation_cycle"),
+        ("a.x,b.x,c.x", "delegation_too_deep"),
+    ):
+        status, body = await ask(url, headers={"x-kaos-path": path})
+        assert (status, body["error"]["code"]) == (400, code)
+    assert model.requests == []
 
 
 async def test_r10_a_stream_keeps_the_callers_trace(
@@ -206,6 +230,25 @@ async def test_r11_no_other_origin_is_invited_and_no_memory_is_shown(
         await answer.read()
     async with http.get(f"{url}/memory/events") as answer:
         assert answer.status == 404
+
+
+async def test_r11_with_auth_on_nothing_is_told_to_strangers(
+    start_agent: Any, http: aiohttp.ClientSession, model: ScriptedModel
+) -> None:
+    url = await start_agent(auth_tokens="alice token-of-alice-1234", ready=False)
+    for path in ("/v1/models", "/v1/runs", "/sessions", "/mcp", "/a2a"):
+        async with http.get(url + path) as answer:
+            assert answer.status == 401, path
+
+
+async def test_r14_a_restart_loses_no_conversation(
+    start_agent: Any, ask: Any, model: ScriptedModel, tmp_path: Path
+) -> None:
+    model.say("A", "B")
+    for text in ("a", "b"):  # two agents of one name are an agent and what comes after it
+        url = await start_agent(memory_type="sqlite", memory_url=str(tmp_path / "s.db"))
+        await ask(url, text, headers={"x-session-id": "s"})
+    assert [message["content"] for message in model.requests[-1].messages[1:]] == ["a", "A", "b"]
 
 
 def test_r12_and_r15_an_agent_loads_no_mock_and_nothing_it_does_not_use() -> None:

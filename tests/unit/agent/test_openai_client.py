@@ -80,6 +80,30 @@ async def test_errors(client: Any, model: ScriptedModel, failure: Failure, error
     assert caught.value.request_id.startswith("req-")
 
 
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"messages": []}, "BadRequestError"),
+        ({"extra_headers": {"idempotency-key": "used"}}, "UnprocessableEntityError"),
+        ({"extra_headers": {"x-request-timeout": "0.05"}}, "InternalServerError"),
+        ({"extra_headers": {"authorization": "Bearer nobody"}}, "AuthenticationError"),
+    ],
+)
+async def test_refusals_are_of_their_classes(
+    start_agent: Any, model: ScriptedModel, fields: dict[str, Any], error: str
+) -> None:
+    model.say("first", Turn(text="late", delay=1))
+    url = await start_agent(auth_tokens="sesame-sesame-sesame")
+    async with openai.AsyncOpenAI(
+        base_url=f"{url}/v1", api_key="sesame-sesame-sesame", max_retries=0
+    ) as client:
+        create = client.chat.completions.create
+        used = {"idempotency-key": "used"}
+        await create(model="a", messages=[*MESSAGES, *MESSAGES], extra_headers=used)
+        with pytest.raises(getattr(openai, error)):
+            await create(**{"model": "a", "messages": MESSAGES, **fields})
+
+
 async def test_an_error_in_the_middle_of_a_stream(client: Any, model: ScriptedModel) -> None:
     model.say(Turn(text="a b c", break_after=2))
     stream = await client.chat.completions.create(model="assistant", messages=MESSAGES, stream=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -220,17 +219,6 @@ async def test_without_memory_there_are_no_sessions(
         assert "session" not in body["kaos"]
     assert said(model) == [("user", "x")]
     assert (await get(f"{url}/sessions"))[0] == 404
-
-
-async def test_a_restart_loses_nothing_with_a_file(
-    start_agent: Any, ask: Any, model: ScriptedModel, tmp_path: Path
-) -> None:
-    # R14: an earlier agent lost everything. Two agents of one name are replicas.
-    model.say("A", "B")
-    for text in ("a", "b"):
-        url = await start_agent(memory_type="sqlite", memory_url=str(tmp_path / "s.db"))
-        await ask(url, text, headers={"x-session-id": "s"})
-    assert [content for _, content in said(model)] == ["a", "A", "b"]
 
 
 class Failing(LocalStore):

@@ -134,3 +134,14 @@ def test_a_token_is_mounted_only_for_a_service_account_that_is_named() -> None:
     assert pod("Agent")["automountServiceAccountToken"] is False
     named = pod("Agent", serviceAccountName="reader")
     assert (named["serviceAccountName"], named["automountServiceAccountToken"]) == ("reader", True)
+
+
+@pytest.mark.parametrize("kind", ["Agent", "MCPServer", "ModelAPI"])
+def test_r13_code_of_users_runs_without_root_and_without_a_token(kind: str) -> None:
+    made = pod(kind)
+    assert made["automountServiceAccountToken"] is False
+    assert made["securityContext"]["runAsNonRoot"] is True
+    for container in made["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
