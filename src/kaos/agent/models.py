@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kaos.agent.errors import AgentError, error_response
+from kaos.agent.errors import BadRequest, error_response
 from kaos.agent.openai import Json
 
 
@@ -29,9 +29,9 @@ class ModelsEndpoint:
         wanted = request.path_params["id"]
         if wanted != self.name:
             message = f"there is no model {wanted!r} here, only {self.name!r}"
-            error = AgentError(message, status=404, code="model_not_found", param="model")
-            error.type = "invalid_request_error"
-            return error_response(error)
+            return error_response(
+                BadRequest(message, status=404, code="model_not_found", param="model")
+            )
         return JSONResponse(self._model())
 
     def _model(self) -> Json:

@@ -98,6 +98,5 @@ def _number(text: str | None, name: str, default: int) -> int:
 
 
 def _unknown() -> Response:
-    error = AgentError("there is no such run here, or no longer", status=404, code="run_not_found")
-    error.type = "invalid_request_error"
-    return error_response(error)
+    message = "there is no such run here, or no longer"
+    return error_response(BadRequest(message, status=404, code="run_not_found"))
