@@ -14,7 +14,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Final, cast
 
 _LONGEST_HEAD: Final = 1 << 16
@@ -216,15 +216,13 @@ class Connection(asyncio.Protocol):
             await self._more(whole=True)
         return self._take()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
-        while True:
-            if self._parts:
-                yield self._take()
-            elif self._parser.done:
-                return
-            else:
-                await self._more(whole=False)
+    async def chunk(self) -> bytes:
+        """Wait for the next part of the body; b"" at its end."""
+        while not self._parts:
+            if self._parser.done:
+                return b""
+            await self._more(whole=False)
+        return self._take()
 
     async def start_tls(self, tls: ssl.SSLContext, server_name: str) -> None:
         """Speak TLS from here on."""

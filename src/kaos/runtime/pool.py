@@ -12,7 +12,7 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -228,9 +228,9 @@ class _Body:
         self.status = head.status
         self.retry_after = _retry_after(head)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in self._connection.chunks():
+            while chunk := await self._connection.chunk():
                 yield chunk
         except OSError as error:
             reason = str(error) or type(error).__name__

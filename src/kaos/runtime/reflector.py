@@ -6,7 +6,7 @@ Does not: decide anything. Every rule is in `watcher`.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import anyio
@@ -19,11 +19,12 @@ from kaos.runtime.codec import events_decoder
 from kaos.runtime.errors import ApiError, NotFound, Unreachable, from_status
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import ResourceType
-from kaos.runtime.transport import HttpRequest
+from kaos.runtime.transport import HttpRequest, Stream
 from kaos.runtime.watcher import RECONNECT, Effect, ListPage, OpenWatch, Replaced, Wait, Watcher
 
 _OPEN_TIMEOUT = 30.0
 _BATCH = 200
+_SLACK = 0.5
 _log = structlog.get_logger("kaos.runtime")
 
 
@@ -120,19 +121,45 @@ class Reflector:
             self._watcher.on_open(loop.time())
             if "sendInitialEvents" not in params:
                 self._sink.failed(None)
-            async with contextlib.aclosing(_lines(stream.chunks(), idle)) as lines:
-                async for batch in lines:
-                    if batch is None:
-                        self._log.info("watch.silent", seconds=idle)
-                        self._watcher.on_idle()
-                        return
-                    if not await self._feed(batch, loop):
-                        return
+            try:
+                if not await self._read(stream, idle, loop):
+                    return
+            except TimeoutError:
+                self._log.info("watch.silent", seconds=idle)
+                self._watcher.on_idle()
+                return
         self._watcher.on_close(loop.time())
 
-    async def _feed(self, lines: bytes, loop: asyncio.AbstractEventLoop) -> bool:
+    async def _read(self, stream: Stream, idle: float, loop: asyncio.AbstractEventLoop) -> bool:
+        """Feed lines until the server ends the watch (True) or the machine wants another (False).
+
+        Raises:
+            TimeoutError: Nothing came for `idle` seconds.
+        """
+        rest: list[bytes] = []
+        until = loop.time() + idle + _SLACK
+        async with (
+            asyncio.timeout_at(until) as silence,
+            contextlib.aclosing(stream.chunks()) as chunks,
+        ):
+            async for chunk in chunks:
+                now = loop.time()
+                if now + idle > until:
+                    # Setting a timer anew for each of a thousand reads a second is dear.
+                    until = now + idle + _SLACK
+                    silence.reschedule(until)
+                end = chunk.rfind(b"\n") + 1
+                if end:
+                    lines = b"".join([*rest, chunk[:end]]) if rest else chunk[:end]
+                    rest.clear()
+                    if not await self._feed(lines, now):
+                        return False
+                if end < len(chunk):
+                    rest.append(chunk[end:])
+        return True
+
+    async def _feed(self, lines: bytes, now: float) -> bool:
         """Give lines to the machine; False when it wants another connection."""
-        now = loop.time()
         on_event, apply = self._watcher.on_event, self._apply
         count = 0
         for event in self._decode(lines):
@@ -163,26 +190,3 @@ class Reflector:
             self._apply(effect)
         if not isinstance(error, NotFound):
             self._log.warning("watch.failed", error=str(error))
-
-
-async def _lines(chunks: AsyncIterator[bytes], idle: float) -> AsyncGenerator[bytes | None, None]:
-    """Complete lines, as many as came at once; None when nothing came for `idle` seconds."""
-    rest: list[bytes] = []
-    while True:
-        try:
-            async with asyncio.timeout(idle):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            yield None
-            return
-        end = chunk.rfind(b"\n") + 1
-        if not end:
-            rest.append(chunk)
-            continue
-        lines = chunk if end == len(chunk) else chunk[:end]
-        if rest:
-            lines = b"".join([*rest, lines])
-        rest = [chunk[end:]] if end < len(chunk) else []
-        yield lines

@@ -11,7 +11,7 @@ the 101st connection; one 403 made kr8s close the pool under all of its watches.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -76,7 +76,7 @@ class Stream(Protocol):
         """The Retry-After header in seconds."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives; raises Unreachable when the connection breaks."""
         ...
 

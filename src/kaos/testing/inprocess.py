@@ -7,7 +7,7 @@ those there is a server on a port, with a `FaultProxy` before it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -106,7 +106,7 @@ class _Call:
         if not self.status:
             await task
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes."""
         while (chunk := await self._chunks.get()) is not None:
             yield chunk

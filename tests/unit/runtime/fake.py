@@ -7,7 +7,7 @@ HTTP.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -352,7 +352,7 @@ class _Answer:
         self.status = response.status if response else 200
         self.retry_after = response.retry_after if response else None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         assert self._watch is not None
         while (item := await self._watch.items.get()) is not None:
             if isinstance(item, Exception):
