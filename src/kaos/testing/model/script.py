@@ -91,7 +91,7 @@ class Play:
     def next(self, messages: Sequence[Mapping[str, Any]]) -> Turn | None:
         """Return the turn for a request with these messages; None beyond the script."""
         if self.conversation.by == "step":
-            index = _answers_since_user(messages)
+            index = answers_since_user(messages)
         else:
             index = self.taken
             self.taken += 1
@@ -114,7 +114,8 @@ def texts_of(record: Recorded) -> str:
     return "\n".join(text_of(message) for message in record.messages)
 
 
-def _answers_since_user(messages: Sequence[Mapping[str, Any]]) -> int:
+def answers_since_user(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many answers follow the last message of the user."""
     answers = 0
     for message in reversed(messages):
         if message.get("role") == "user":
