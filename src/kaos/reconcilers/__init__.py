@@ -10,21 +10,34 @@ from kaos.reconcilers.modelapi import ModelAPIReconciler
 from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.watches import Concerns
 from kaos.reconcilers.workload import CHILD_KINDS
-from kaos.runtime import HTTP_ROUTE, Controller, Manager, Owns, Watches, spec_changed
+from kaos.runtime import (
+    DEPLOYMENT,
+    HTTP_ROUTE,
+    Controller,
+    Manager,
+    Owns,
+    Watches,
+    content_changed,
+)
 
 FIELD_MANAGER = "kaos-controller"
 WORKERS = 8
+TELLING = (DEPLOYMENT, HTTP_ROUTE)
+"""Children whose status is read; that of an autoscaler changes every 15 seconds for nothing."""
 
 
 def controllers(manager: Manager, settings: Settings) -> list[Controller]:
     """The controllers of the three kinds, ready to be added to the manager."""
     concerns = Concerns(manager.cache, settings)
-    owns = [Owns(kind, optional=kind == HTTP_ROUTE) for kind in CHILD_KINDS]
+    owns = [
+        Owns(kind, kind == HTTP_ROUTE, predicate=None if kind in TELLING else content_changed)
+        for kind in CHILD_KINDS
+    ]
     found = []
     for kind in (ModelAPIReconciler, MCPServerReconciler, AgentReconciler):
         reconciler = kind(manager, settings)
         claims = [
-            Watches(o.resource, reconciler.claimants, optional=o.optional, predicate=spec_changed)
+            Watches(o.resource, reconciler.claimants, o.optional, predicate=content_changed)
             for o in owns
         ]
         controller = Controller(

@@ -47,7 +47,7 @@ from kaos.runtime.owners import (
     owner_reference,
     set_controller_reference,
 )
-from kaos.runtime.predicates import anything, spec_changed
+from kaos.runtime.predicates import anything, content_changed, spec_changed
 from kaos.runtime.resources import (
     CONFIG_MAP,
     CUSTOM_RESOURCE_DEFINITION,
@@ -146,6 +146,7 @@ __all__ = [
     "Watches",
     "anything",
     "condition",
+    "content_changed",
     "controller_of",
     "crd",
     "create_or_update",

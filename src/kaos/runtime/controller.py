@@ -127,9 +127,9 @@ class Controller:
         self._informer.add_handler(self._on_own)
         self._children = ApplySet(client, cache, kinds=[owned.resource for owned in self._owns])
         for owned in self._owns:
-            self._follow(owned, self._on_child)
+            self._follow(owned, self._handler(self._owners, owned.predicate))
         for watch in self._watches:
-            self._follow(watch, self._mapper(watch))
+            self._follow(watch, self._handler(watch.to_requests, watch.predicate))
 
     def unsynced(self) -> list[Informer]:
         """The kinds this controller needs and does not have yet."""
@@ -198,9 +198,6 @@ class Controller:
         if lost or (who != (self.name, key) and self._predicate(change.old, change.new)):
             self._queue.add(key, priority=_urgency(change), cause=_cause(change))
 
-    def _on_child(self, change: Change, who: Origin | None) -> None:
-        self._add(change, who, self._owners)
-
     def _owners(self, child: Object) -> Iterable[Request]:
         owner, resource = child.metadata.controller, self.resource
         if owner is None or owner.kind != resource.kind:
@@ -208,12 +205,14 @@ class Controller:
         if split_api_version(owner.api_version)[0] == resource.group:
             yield Request(child.namespace if resource.namespaced else "", owner.name)
 
-    def _mapper(self, watch: Watches) -> Handler:
-        predicate = watch.predicate or anything
+    def _handler(
+        self, find: Callable[[Object], Iterable[Request]], predicate: Predicate | None
+    ) -> Handler:
+        counts = predicate or anything
 
         def handler(change: Change, who: Origin | None) -> None:
-            if predicate(change.old, change.new):
-                self._add(change, who, watch.to_requests)
+            if counts(change.old, change.new):
+                self._add(change, who, find)
 
         return handler
 

@@ -55,11 +55,13 @@ class Owns:
         resource: The kind.
         optional: Whether its CRD may be missing.
         select: What of it the cache keeps; see `Selection`.
+        predicate: Which changes count; default: all.
     """
 
     resource: Resource
     optional: bool = False
     select: Selection | None = None
+    predicate: Predicate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,20 @@ def spec_changed(old: Object | None, new: Object | None) -> bool:
     )
 
 
+def content_changed(old: Object | None, new: Object | None) -> bool:
+    """Everything but changes of status alone, also of kinds without a generation."""
+    if old is None or new is None:
+        return True
+    return _content(old) != _content(new)
+
+
+def _content(obj: Object) -> tuple[object, ...]:
+    meta = obj.metadata
+    fields = {name: raw for name, raw in obj.fields().items() if name != "status"}
+    named = (meta.uid, meta.labels_, meta.annotations_, meta.owner_references)
+    return (*named, meta.finalizers, meta.deletion_timestamp, fields)
+
+
 def generation_changed(old: Object | None, new: Object | None) -> bool:
     """Creations, deletions, and changes of the spec only."""
     if old is None or new is None:

@@ -20,6 +20,7 @@ from kaos.runtime import (
     Result,
     TerminalError,
     Watches,
+    content_changed,
     spec_changed,
 )
 from kaos.runtime.cache import NotWatched
@@ -228,6 +229,30 @@ async def test_the_owner_of_a_child_is_reconciled_and_nobody_else(server: FakeSe
             config_maps(server).put(f"c{number}", meta={"ownerReferences": [reference]})
         await settle()
     assert recorder.names == ["a"]
+
+
+async def test_a_childs_status_that_nobody_reads_causes_nothing(server: FakeServer) -> None:
+    """An autoscaler's status changes every 15 s: each time its owner was looked at."""
+    owner = {"apiVersion": "example.com/v1", "kind": "Thing", "name": "a", "controller": True}
+    recorder = Recorder()
+    made = manager(server)
+    owns = Owns(CONFIG_MAP, predicate=content_changed)
+    made.add(Controller("t", recorder, for_=THING, owns=[owns]))
+    changes: list[dict[str, Any]] = [
+        {"data": {"n": "1"}, "meta": {"ownerReferences": [owner]}},
+        {"status": {"n": 1}},
+        {"status": {"n": 2}},
+        {"data": {"n": "2"}},
+        {"meta": {"labels": {"x": "y"}}},
+    ]
+    counts = []
+    async with running(made):
+        await settle()
+        for change in changes:
+            config_maps(server).put("child", **change)
+            await settle()
+            counts.append(len(recorder.calls))
+    assert counts == [2, 2, 2, 3, 4]
 
 
 async def test_an_edit_goes_before_creations_and_what_was_listed(server: FakeServer) -> None:
