@@ -80,11 +80,14 @@ class Bridge:
 
     Attributes:
         problem: Why nothing can be asked now; empty when all is well.
+        closing: Set before `keep` is cancelled: a cancellation that meets one of the SDK's own is
+            swallowed with it, and would else be taken for a connection that was lost.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.problem = "it is not there yet"
+        self.closing = False
         self._client: Client | None = None
         self._tools: list[types.Tool] = []
         self._calls = 0
@@ -124,20 +127,20 @@ class Bridge:
             BridgeError: It failed too often.
         """
         failures, served = 0, False
-        while True:
+        while not self.closing:
             began = time.monotonic()
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     connecting = upstream.connect(self._on_message, self._gone)
                     async with asyncio.timeout(CONNECT_TIMEOUT):
                         client = await stack.enter_async_context(connecting)
-                    await self._list(client, on_tools)
-                    served, self.problem, self._client = True, "", client
                     self._server.instructions = client.instructions
+                    await self._list(client, on_tools)
+                    served = True
                     await self._attend(client, on_tools)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if task is None or task.cancelling() or self.closing:
                     raise
                 self.problem = "the connection was lost"  # the SDK cancelled itself
             except Exception as error:  # noqa: BLE001 - the SDK raises groups of all kinds
@@ -176,11 +179,12 @@ class Bridge:
                 cursor = page.next_cursor
                 if not cursor:
                     break
-        if tools != self._tools or self._client is None:
+        is_new, self._client, self.problem = client is not self._client, client, ""
+        if is_new or tools != self._tools:
             self._tools = tools
             on_tools([tool.name for tool in tools])
             await self._bus.publish(ToolsListChanged())
-        if self._client is None:  # it is a new one, who knows with what
+        if is_new:  # who knows with what
             await self._bus.publish(PromptsListChanged())
             await self._bus.publish(ResourcesListChanged())
 
@@ -297,6 +301,14 @@ def _first(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+async def close(bridge: Bridge, keeping: asyncio.Task[None]) -> None:
+    """End a task that keeps a bridge."""
+    bridge.closing = True
+    while not keeping.done():
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=1)
+
+
 async def run(settings: Settings, arguments: Sequence[str], folder: Path) -> None:
     """Serve what a package's server, or one at a URL, does; until told to stop.
 
@@ -338,6 +350,6 @@ async def run(settings: Settings, arguments: Sequence[str], folder: Path) -> Non
             await working  # it never ends but by an error
         await serving_
     finally:
-        for task in (working, serving_):
-            task.cancel()
-        await asyncio.wait([working, serving_])
+        serving_.cancel()
+        await asyncio.wait([serving_])
+        await close(bridge, working)

@@ -64,9 +64,8 @@ async def bridged(upstream: Upstream) -> AsyncIterator[tuple[str, Told]]:
             await told.again()
             yield url, told
     finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
-    assert keeping.cancelled(), keeping.exception()
+        await bridging.close(bridge, keeping)
+    assert keeping.cancelled() or keeping.exception() is None
 
 
 async def ready(url: str) -> tuple[int, str]:
