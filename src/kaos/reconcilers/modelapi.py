@@ -14,7 +14,7 @@ from kaos.reconcilers.children.modelapi import PULLER, endpoint, modelapi_childr
 from kaos.reconcilers.children.names import selector
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.workload import PODS_OF, Plan, WorkloadReconciler, workload_key
-from kaos.runtime import HTTP_ROUTE, POD, ApiError, Result
+from kaos.runtime import HTTP_ROUTE, POD, ApiError, Object, Result
 
 PROGRESS_SECONDS = 1.0
 LOG_LINES = 20
@@ -56,16 +56,19 @@ class ModelAPIReconciler(WorkloadReconciler[ModelAPI]):
 
     def next_look(self, resource: ModelAPI, seen: Availability) -> Result | None:
         """A download's progress is in a log, which cannot be watched: look again while it lasts."""
-        if resource.spec.mode is Mode.HOSTED and not seen.available and not seen.problem:
+        if not seen.available and not seen.problem and self._pulling(resource):
             return Result(requeue_after=PROGRESS_SECONDS)
         return None
 
+    def _pulling(self, resource: ModelAPI) -> list[Object]:
+        """Its pods whose puller is at work."""
+        key = workload_key(resource.namespace, selector(resource))
+        pods = self.cache.by_index(POD, PODS_OF, key)
+        return [pod for pod in pods if not pod.deleting and _running(pod.status, PULLER)]
+
     async def _progress(self, resource: ModelAPI) -> tuple[int, int] | None:
         """Bytes here and in all, by the puller's newest log line that speaks of them."""
-        key = workload_key(resource.namespace, selector(resource))
-        for pod in self.cache.by_index(POD, PODS_OF, key):
-            if pod.metadata.deletion_timestamp or not _running(pod.status, PULLER):
-                continue
+        for pod in self._pulling(resource):
             try:
                 lines = [
                     line

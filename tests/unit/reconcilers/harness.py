@@ -71,10 +71,14 @@ class Cluster:
     ) -> None:
         self.client = client
         self.manager = manager
-        self.logs = logs
+        self._logs = logs
         self.namespace = namespace
         self.elsewhere = elsewhere
         self.patience = 5.0
+
+    @property
+    def logs(self) -> "Logs":
+        return self._logs
 
     async def cached(self, resource: Resource, name: str) -> Object:
         """An object as the controllers see it."""
@@ -180,15 +184,15 @@ class Cluster:
                 except (NotFound, UnknownKind):
                     await asyncio.sleep(0.05)
 
-    async def start_pod(self, deployment: str, name: str) -> None:
-        """A pod of a Deployment that serves; its log is read from `logs`."""
+    async def start_pod(self, deployment: str, name: str, **status: Any) -> None:
+        """A pod of a Deployment, which serves unless told otherwise; `logs` has its log."""
         found = await self.eventually(DEPLOYMENT, deployment, lambda _: True)
         template = found.spec["template"]
         metadata = {**template["metadata"], "name": name, "namespace": self.namespace}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         await self.client.create(body)
-        status = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-        await self.patch(POD, name, status, "status")
+        serves = {"conditions": [{"type": "Ready", "status": "True"}]}
+        await self.patch(POD, name, {"status": status or serves}, "status")
 
     async def ready_model(self) -> None:
         await self.apply("ModelAPI", "ollama", HOSTED)
@@ -202,6 +206,10 @@ class RealCluster(Cluster):
     def __init__(self, client: Client, manager: Manager, namespace: str, elsewhere: str) -> None:
         super().__init__(client, manager, Logs(), namespace, elsewhere)
         self.patience = 30.0
+
+    @property
+    def logs(self) -> Logs:
+        pytest.skip("no kubelet runs this pod, so it has no log")
 
     async def apply(
         self, kind: str, name: str, spec: dict[str, Any], namespace: str = ""
@@ -236,9 +244,6 @@ class RealCluster(Cluster):
             await self.client.get(CUSTOM_RESOURCE_DEFINITION, name)
         except NotFound:
             pytest.skip(f"{name} is not defined here, and not for us to define")
-
-    async def start_pod(self, deployment: str, name: str) -> None:
-        pytest.skip("no kubelet runs this pod, so its log cannot be read")
 
     async def _run_pods(self, deployment: Object, serve: int) -> None:
         labels = deployment.spec["selector"]["matchLabels"].items()

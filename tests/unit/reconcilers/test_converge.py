@@ -3,7 +3,7 @@
 import asyncio
 
 from kaos import api
-from kaos.runtime import DEPLOYMENT, HTTP_ROUTE, POD, SERVICE, Object
+from kaos.runtime import DEPLOYMENT, HTTP_ROUTE, SERVICE, Object
 from tests.unit.reconcilers.harness import ECHO, HOSTED, Cluster, lacks, ready, says
 
 
@@ -200,30 +200,6 @@ async def test_the_oldest_agent_of_a_name_has_the_short_path(cluster: Cluster) -
     await cluster.eventually(
         HTTP_ROUTE, "dup", lambda r: len(r.spec["rules"]) == 2, namespace=there
     )
-
-
-async def test_a_failed_pull_is_told_in_the_pullers_words(cluster: Cluster) -> None:
-    await cluster.apply("ModelAPI", "ollama", HOSTED)
-    deployment = await cluster.eventually(DEPLOYMENT, "modelapi-ollama", lambda _: True)
-    template = deployment.spec["template"]
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**template["metadata"], "name": "p", "namespace": cluster.namespace},
-        "spec": template["spec"],
-    }
-    await cluster.client.create(pod)
-    words = 'model "smollm2:135m" cannot be had: no route to the library'
-    puller = {
-        "name": "puller",
-        "ready": False,
-        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-        "lastState": {"terminated": {"exitCode": 1, "message": f"starting\n{words}\n"}},
-    }
-    await cluster.patch(POD, "p", {"status": {"containerStatuses": [puller]}}, "status")
-    found = await cluster.eventually(api.ModelAPI, "ollama", says("Ready", "ModelPullFailed"))
-    assert found.status["message"] == words
-    assert found.status["phase"] == "Failed"
 
 
 async def test_nothing_is_written_when_nothing_changes(cluster: Cluster) -> None:
