@@ -4,9 +4,8 @@ ARG KAOS=kaos/kaos:0.1.0
 FROM ${KAOS}
 USER root
 COPY requirements/ci.txt /tmp/ci.txt
-# The base image's own pip: the environment of KAOS has none.
-RUN python=$(/opt/kaos/bin/python -c 'import sys; print(sys._base_executable)') \
- && "$python" -m pip --python /opt/kaos/bin/python install --no-cache-dir --compile \
+# By the base image's pip: the environment of KAOS has none.
+RUN /usr/local/bin/python -m pip --python /opt/kaos/bin/python install --no-cache-dir --compile \
       --constraint /tmp/ci.txt litellm \
  && rm /tmp/ci.txt
 USER 65532:65532
