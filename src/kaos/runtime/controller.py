@@ -247,7 +247,7 @@ class Controller:
                 now = await self._process(work, context)
             finally:
                 queue.done(work.item)
-            if now > self._turn_ends:
+            if queue and now > self._turn_ends:
                 # A reconcile without I/O never suspends; the watches need the loop as well, and
                 # sooner than after one turn of each worker.
                 if not self._turn_over:
