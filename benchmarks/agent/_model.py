@@ -20,10 +20,14 @@ def whole(message: dict[str, object], finish: str) -> bytes:
     return head % len(body) + body
 
 
+def framed(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def chunk(delta: dict[str, object], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     event = {**HEAD, "object": "chat.completion.chunk", "choices": [choice]}
-    return b"data: " + json.dumps(event).encode() + b"\n\n"
+    return framed(b"data: " + json.dumps(event).encode() + b"\n\n")
 
 
 def call(name: str, arguments: dict[str, str]) -> bytes:
@@ -34,9 +38,9 @@ def call(name: str, arguments: dict[str, str]) -> bytes:
 
 ANSWER = whole({"role": "assistant", "content": "Hello there."}, "stop")
 CALLS = {b"tool": call("echo", {"text": "x"}), b"delegate": call("delegate_to_peer", {"task": "x"})}
-STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNKS = tuple(chunk({"content": f"word{n} "}) for n in range(2))  # LiteLLM refuses repetition
-END = chunk({}, "stop") + b"data: [DONE]\n\n"
+END = chunk({}, "stop") + framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +58,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     await writer.drain()
                 writer.write(END)
                 await writer.drain()
-                break
+                continue
             _, waited, rest = body.partition(b'"wait:')
             if waited:
                 await asyncio.sleep(float(rest[: rest.index(b'"')]) / 1000)

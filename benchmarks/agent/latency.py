@@ -37,11 +37,26 @@ IN_FLIGHT = 16
 AT_ONCE = 160
 ALONE = 100
 ROUNDS = 3
+MCP = "2026-07-28"
 CALL = {
     "jsonrpc": "2.0",
     "id": 1,
     "method": "tools/call",
-    "params": {"name": "echo", "arguments": {"text": "x"}},
+    "params": {
+        "name": "echo",
+        "arguments": {"text": "x"},
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": MCP,
+            "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    },
+}
+CALL_HEADERS = {
+    "accept": "application/json, text/event-stream",
+    "mcp-protocol-version": MCP,
+    "mcp-method": "tools/call",
+    "mcp-name": "echo",
 }
 
 
@@ -119,10 +134,9 @@ async def chunks(http: aiohttp.ClientSession, peer: Peer) -> float:
 
 
 async def tool_call(http: aiohttp.ClientSession, tools: str) -> float:
-    """Ask the tool server directly."""
-    headers = {"accept": "application/json, text/event-stream"}
+    """Ask the tool server directly, as the agent does."""
     started = time.perf_counter()
-    async with http.post(f"{tools}/mcp", json=CALL, headers=headers) as answer:
+    async with http.post(f"{tools}/mcp", json=CALL, headers=CALL_HEADERS) as answer:
         content = await answer.read()
         if answer.status != 200 or b'"text":"x"' not in content:
             raise RuntimeError(content[:300])
