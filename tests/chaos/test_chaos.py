@@ -1,4 +1,4 @@
-"""`nox -s chaos`: five minutes of everything, on an embedded API server or a real one."""
+"""`nox -s chaos`: everything at once, for 20 s or 5 min, on the embedded API server or a real."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
