@@ -13,6 +13,7 @@ What a failure becomes for the caller: not reachable or 503 is 503 with Retry-Af
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import secrets
@@ -43,6 +44,7 @@ CONNECT_TIMEOUT = 5.0
 PROBE_TIMEOUT = 2.0
 RETRY_DELAYS = (0.2, 0.8, 2.0)
 RETRY_AFTER = 5.0  # what we tell a caller when the model's API does not say
+END_OF_STREAM = 0.02
 MAX_ANSWER = 32 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 3.0  # beyond it the caller waits better than we do
 _QUOTED = 500
@@ -276,6 +278,7 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Json]:
             continue  # comments, event names, blank lines
         data = line[5:].strip()
         if data == b"[DONE]":
+            await _ended(response)
             return
         try:
             event = from_json(data)
@@ -283,6 +286,18 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Json]:
             raise _failed(f"the model's stream is not JSON: {error}") from error
         if isinstance(event, dict):
             yield event
+
+
+async def _ended(response: aiohttp.ClientResponse) -> None:
+    """Read the end of a stream, which comes after its last event.
+
+    A connection that was not read to the end is not used again, and the next answer would begin
+    with a new one, TLS and all. Who does not end a stream at once is not waited for.
+    """
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        async with asyncio.timeout(END_OF_STREAM):
+            while await response.content.readany():
+                pass
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

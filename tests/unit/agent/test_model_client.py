@@ -1,5 +1,6 @@
 """The model's client against servers that speak the API in their own ways."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from kaos.agent import model as model_client
 from kaos.agent.errors import AgentError, BadRequest, ModelFailed, ModelUnavailable
@@ -68,6 +70,39 @@ def delta(finish: str | None = None, **fields: Any) -> Json:
 
 def piece(arguments: Any, **fields: Any) -> Json:
     return {"function": {"arguments": arguments, **fields.pop("function", {})}, **fields}
+
+
+class Ending(StreamingResponse):
+    """An answer whose stream ends some time after the last event; notes whose connection it was."""
+
+    def __init__(self, callers: list[Any], wait: float) -> None:
+        async def pieces() -> AsyncIterator[str]:
+            yield f"data: {json.dumps(delta('stop', content='a'))}\n\ndata: [DONE]\n\n"
+            await asyncio.sleep(wait)
+
+        super().__init__(pieces(), media_type="text/event-stream")
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._callers.append(scope["client"])
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize(("wait", "patience", "connections"), [(0.01, 2.0, 1), (60.0, 0.01, 2)])
+async def test_a_streams_connection_is_used_again_if_the_stream_ends_soon(
+    complete: Complete,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: float,
+    patience: float,
+    connections: int,
+) -> None:
+    """It ends after its last event, so it was closed: a new connection for each answer."""
+    monkeypatch.setattr(model_client, "END_OF_STREAM", patience)
+    callers: list[Any] = []
+    for _ in range(2):
+        turn, _ = await complete(Ending(callers, wait))
+        assert turn["message"]["content"] == "a"
+    assert len(set(callers)) == connections
 
 
 async def test_text_is_put_together_and_handed_on(complete: Complete) -> None:
