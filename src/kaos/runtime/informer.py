@@ -25,7 +25,16 @@ from kaos.runtime.reflector import Reflector
 from kaos.runtime.resources import Request, ResourceType
 from kaos.runtime.selection import Selection, Transform
 from kaos.runtime.store import Change, Store
-from kaos.runtime.watcher import UNSERVED, Changed, Deleted, Effect, Progress, Replaced, Watcher
+from kaos.runtime.watcher import (
+    UNSERVED,
+    Changed,
+    Deleted,
+    Effect,
+    Listed,
+    Progress,
+    Replaced,
+    Watcher,
+)
 
 Handler = Callable[[Change, Origin | None], None]
 _EVERYTHING = Selection()
@@ -181,18 +190,27 @@ class Informer:
             case Deleted(obj):
                 store.seen(obj.version, scope=namespace)
                 self._tell(store.remove(obj))
-            case Progress(version):
+            case Progress(version, complete):
                 self._tell(store.progress(version, scope=namespace))
+                if complete:
+                    self._set_served(scope, served=True)
+            case Listed(objects, version):
+                self._call_nothing_own(version)
+                for obj in objects:
+                    self._tell([Change(c.old, c.new, initial=True) for c in store.put(obj)])
             case Replaced(objects, version):
-                # A list may hide foreign changes behind a version of ours: call nothing own.
-                listed = version_number(version)
-                for key in list(self._own):
-                    self._forget(key, listed)
+                self._call_nothing_own(version)
                 self._tell(store.replace(objects, version, scope=namespace))
                 self._set_served(scope, served=True)
             case _ if effect is UNSERVED:
                 self._tell(store.replace([], "", scope=namespace))
                 self._set_served(scope, served=False)
+
+    def _call_nothing_own(self, resource_version: str) -> None:
+        """A list may hide foreign changes behind a version of ours."""
+        listed = version_number(resource_version)
+        for key in list(self._own):
+            self._forget(key, listed)
 
     def write_started(self, write: Write) -> None:
         """See `WriteObserver`."""
@@ -236,6 +254,8 @@ class Informer:
                 return Changed(self._kept(obj, shape))
             case Deleted(obj):
                 return Deleted(self._kept(obj, shape))
+            case Listed(objects, version):
+                return Listed([self._kept(obj, shape) for obj in objects], version)
             case Replaced(objects, version):
                 return Replaced([self._kept(obj, shape) for obj in objects], version)
         return effect

@@ -20,10 +20,21 @@ from kaos.runtime.errors import ApiError, NotFound, Unreachable, from_status
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import ResourceType
 from kaos.runtime.transport import HttpRequest, Stream
-from kaos.runtime.watcher import RECONNECT, Effect, ListPage, OpenWatch, Replaced, Wait, Watcher
+from kaos.runtime.watcher import (
+    RECONNECT,
+    Effect,
+    Listed,
+    ListPage,
+    OpenWatch,
+    Progress,
+    Replaced,
+    Wait,
+    Watcher,
+)
 
 _OPEN_TIMEOUT = 30.0
 _BATCH = 200
+_SLICE = 1000
 _SLACK = 0.5
 _log = structlog.get_logger("kaos.runtime")
 
@@ -60,6 +71,7 @@ class Reflector:
         self._sink = sink
         self._selectors = dict(selectors or {})
         self._watcher = watcher or Watcher()
+        self._listed = False
         self._decode = events_decoder(resource)
         self._log = _log.bind(resource=str(resource), namespace=namespace or None)
         metrics = metrics or Metrics()
@@ -99,7 +111,7 @@ class Reflector:
         )
         effect = self._watcher.on_page(page)
         if effect is not None:
-            self._apply(effect)
+            await self._apply(effect)
             self._sink.failed(None)
 
     async def _watch(self, params: Mapping[str, str], idle: float) -> None:
@@ -160,15 +172,17 @@ class Reflector:
 
     async def _feed(self, lines: bytes, now: float) -> bool:
         """Give lines to the machine; False when it wants another connection."""
-        on_event, apply = self._watcher.on_event, self._apply
+        on_event, tell = self._watcher.on_event, self._sink.effect
         count = 0
         for event in self._decode(lines):
             effect = on_event(event, now)
             if event.error is not None:
                 self._told(event.error, None if effect is RECONNECT else effect)
                 return False
-            if effect is not None:
-                apply(effect)
+            if isinstance(effect, Replaced):
+                await self._apply(effect)
+            elif effect is not None:
+                tell(effect)
             count += 1
             if count % _BATCH == 0:
                 # A storm must not keep the loop from the requests and workers beside it.
@@ -176,17 +190,29 @@ class Reflector:
         self._events.inc(count)
         return True
 
-    def _apply(self, effect: Effect) -> None:
-        if isinstance(effect, Replaced):
-            self._lists.inc()
-            self._log.debug("list.complete", objects=len(effect.objects))
-            self._sink.failed(None)
-        self._sink.effect(effect)
+    async def _apply(self, effect: Effect) -> None:
+        if not isinstance(effect, Replaced):
+            self._sink.effect(effect)
+            return
+        self._lists.inc()
+        self._log.debug("list.complete", objects=len(effect.objects))
+        self._sink.failed(None)
+        if self._listed:
+            self._sink.effect(effect)
+            return
+        # There is nothing to compare the first list with, so it need not hold the loop up: telling
+        # of 50,000 objects takes a fifth of a second.
+        for start in range(0, len(effect.objects), _SLICE):
+            part = effect.objects[start : start + _SLICE]
+            self._sink.effect(Listed(part, effect.resource_version))
+            await anyio.lowlevel.checkpoint()
+        self._sink.effect(Progress(effect.resource_version, complete=True))
+        self._listed = True
 
     def _told(self, error: Exception, effect: Effect | None) -> None:
         self._failures.inc()
         self._sink.failed(error)
         if effect is not None:
-            self._apply(effect)
+            self._sink.effect(effect)
         if not isinstance(error, NotFound):
             self._log.warning("watch.failed", error=str(error))

@@ -82,6 +82,14 @@ class Replaced:
 
 
 @dataclass(slots=True)
+class Listed:
+    """A part of the first list: more follows, and at last a `Progress` that is `complete`."""
+
+    objects: list[Object]
+    resource_version: str
+
+
+@dataclass(slots=True)
 class Changed:
     """An object was created or changed."""
 
@@ -97,9 +105,10 @@ class Deleted:
 
 @dataclass(slots=True)
 class Progress:
-    """Nothing happened up to this version."""
+    """Nothing else happened up to this version; `complete` when that makes the first list whole."""
 
     resource_version: str
+    complete: bool = False
 
 
 class Signal(Enum):
@@ -113,7 +122,7 @@ class Signal(Enum):
 
 RECONNECT: Final = Signal.RECONNECT
 UNSERVED: Final = Signal.UNSERVED
-Effect: TypeAlias = Replaced | Changed | Deleted | Progress | Signal
+Effect: TypeAlias = Replaced | Listed | Changed | Deleted | Progress | Signal
 
 
 class Watcher:

@@ -17,7 +17,7 @@ from kaos.runtime.errors import Forbidden, Unauthorized, UnknownKind
 from kaos.runtime.reflector import Reflector
 from kaos.runtime.selection import Selection
 from kaos.runtime.store import Change, Store
-from kaos.runtime.watcher import UNSERVED, Changed, Deleted, Effect, Replaced
+from kaos.runtime.watcher import UNSERVED, Changed, Deleted, Effect, Listed, Replaced
 
 
 class Seen(NamedTuple):
@@ -43,6 +43,8 @@ class _Queue:
                 changes = self._store.put(obj)
             case Deleted(obj):
                 changes = self._store.remove(obj)
+            case Listed(objects, _):
+                changes = [change for obj in objects for change in self._store.put(obj)]
             case Replaced(objects, version):
                 changes = self._store.replace(objects, version)
             case _ if effect is UNSERVED:
