@@ -175,6 +175,13 @@ class Cluster:
         """Let a kind of somebody else's be served."""
         await self.client.apply(definition)
 
+    def passes(self, result: str) -> float:
+        """How many passes ended so; "requeue_after" is one that asks for another, come what may."""
+        name = "controller_runtime_reconcile_total"
+        labels = [{"controller": model.KIND.lower(), "result": result} for model in api.MODELS]
+        found = (self.manager.metrics.registry.get_sample_value(name, one) for one in labels)
+        return sum(value or 0 for value in found)
+
     async def granted(self, grant: dict[str, Any]) -> Object:
         """Apply a ReferenceGrant, as soon as its kind is served."""
         with anyio.fail_after(self.patience):

@@ -1,6 +1,7 @@
-"""Ready says what is so now: when something that was needed goes, within a second; without polls.
+"""Ready says what is so now: when something that was needed goes, at once, and without polls.
 
-A Secret that is rotated is in test_references, a peer that comes late in test_converge.
+That it takes no second is in test_converge (W4), as is a peer that comes late; a Secret that is
+rotated is in test_references.
 """
 
 from typing import Any
@@ -39,16 +40,17 @@ async def test_ready_goes_with_what_is_needed_and_comes_back(
     pods = (await cluster.read(DEPLOYMENT, "one")).metadata.generation
 
     await cluster.roll_out(deployment, available=0)
-    lost = await cluster.eventually(api.Agent, "one", lambda a: not ready(a), seconds=1)
+    lost = await cluster.eventually(api.Agent, "one", lambda a: not ready(a))
     assert lost.status["message"].startswith(f'{kind.KIND} "{name}" is not ready: ')
     await cluster.roll_out(deployment)
-    await cluster.eventually(api.Agent, "one", ready, seconds=1)
+    await cluster.eventually(api.Agent, "one", ready)
 
     await cluster.delete(kind, name)
-    lost = await cluster.eventually(api.Agent, "one", lambda a: not ready(a), seconds=1)
+    lost = await cluster.eventually(api.Agent, "one", lambda a: not ready(a))
     assert lost.status["phase"] == "Waiting"
     assert lost.status["message"] == f'{kind.KIND} "{name}" does not exist'
     assert (await cluster.read(DEPLOYMENT, "one")).metadata.generation == pods
+    assert not cluster.passes("requeue_after")
 
 
 async def test_a_pod_that_fails_is_told_at_once_and_a_deleted_deployment_is_made_again(
@@ -60,14 +62,15 @@ async def test_a_pod_that_fails_is_told_at_once_and_a_deleted_deployment_is_made
     await cluster.eventually(api.Agent, "one", ready)
 
     await cluster.roll_out("one", available=0)
-    await cluster.eventually(api.Agent, "one", lacks("Available"), seconds=1)
+    await cluster.eventually(api.Agent, "one", lacks("Available"))
     await cluster.roll_out("one")
     await cluster.eventually(api.Agent, "one", ready)
 
     before = await cluster.read(DEPLOYMENT, "one")
     await cluster.delete(DEPLOYMENT, "one")
-    await cluster.eventually(api.Agent, "one", lambda a: not ready(a), seconds=1)
+    await cluster.eventually(api.Agent, "one", lambda a: not ready(a))
     await cluster.eventually(DEPLOYMENT, "one", lambda d: d.uid != before.uid)
+    assert not cluster.passes("requeue_after")
 
 
 async def test_a_gateway_api_that_is_installed_later_gets_its_routes() -> None:

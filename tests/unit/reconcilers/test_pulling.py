@@ -10,13 +10,6 @@ from tests.unit.reconcilers.harness import HOSTED, Cluster, lacks, says
 RUNNING = {"name": "puller", "ready": True, "state": {"running": {}}}
 
 
-def passes(cluster: Cluster, result: str) -> float:
-    """How many passes ended so; "requeue_after" is one that asks for another, come what may."""
-    labels = {"controller": "modelapi", "result": result}
-    name = "controller_runtime_reconcile_total"
-    return cluster.manager.metrics.registry.get_sample_value(name, labels) or 0
-
-
 def progress(completed: int) -> bytes:
     return json.dumps({"event": "pull", "completed": completed, "total": 200}).encode()
 
@@ -27,8 +20,8 @@ async def test_progress_is_asked_for_while_the_puller_runs_and_not_before(
     cluster.logs.lines["p"] = [progress(50)]
     await cluster.apply("ModelAPI", "ollama", HOSTED)
     await cluster.eventually(api.ModelAPI, "ollama", lacks("Available"))
-    await eventually(lambda: passes(cluster, "success") > 0)
-    assert not passes(cluster, "requeue_after"), "a pod that waits for a node was looked at anew"
+    await eventually(lambda: cluster.passes("success") > 0)
+    assert not cluster.passes("requeue_after"), "a pod that waits for a node was looked at anew"
 
     await cluster.start_pod("modelapi-ollama", "p", containerStatuses=[RUNNING])
 
@@ -39,7 +32,7 @@ async def test_progress_is_asked_for_while_the_puller_runs_and_not_before(
     cluster.logs.lines["p"].append(progress(100))
     found = await cluster.eventually(api.ModelAPI, "ollama", pulled(0.5))
     assert found.status["message"] == "pulling model smollm2:135m: 50 % of 0 MB"
-    assert passes(cluster, "requeue_after")
+    assert cluster.passes("requeue_after")
 
 
 async def test_a_failed_pull_is_told_in_the_pullers_words(cluster: Cluster) -> None:
