@@ -18,7 +18,7 @@ import httpx2
 import mcp_types as types
 
 from kaos.agent.errors import reason
-from kaos.agent.model import upload
+from kaos.agent.model import read_to_end, upload
 
 REFUSED = "kaos: connection refused"
 LOST = "kaos: connection lost"
@@ -68,8 +68,10 @@ class _Body(httpx2.AsyncByteStream):
             raise httpx2.ReadError(reason(error)) from error
 
     async def aclose(self) -> None:
-        # A connection whose answer was read to its end has been given back already.
-        self._response.close()
+        try:
+            await read_to_end(self._response)  # an older server's stream, left at the result
+        finally:
+            self._response.close()
 
 
 def _unreachable(error: Exception) -> httpx2.Response:

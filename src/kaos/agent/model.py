@@ -278,7 +278,7 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Json]:
             continue  # comments, event names, blank lines
         data = line[5:].strip()
         if data == b"[DONE]":
-            await _ended(response)
+            await read_to_end(response)
             return
         try:
             event = from_json(data)
@@ -288,7 +288,7 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Json]:
             yield event
 
 
-async def _ended(response: aiohttp.ClientResponse) -> None:
+async def read_to_end(response: aiohttp.ClientResponse) -> None:
     """Read the end of a stream, which comes after its last event.
 
     A connection that was not read to the end is not used again, and the next answer would begin

@@ -8,14 +8,21 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+import httpx2
 import mcp_types as types
 import pytest
 from mcp.client.client import Client
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from kaos.agent import mcp_session
 from kaos.agent.mcp_pool import Server, ToolPool
+from kaos.agent.mcp_transport import Transport
 from kaos.agent.runs import MemoryRun, Step, nobody
 from kaos.agent.tools import CallContext, Toolbox, ToolFailed, result
 from kaos.telemetry import serving
@@ -77,6 +84,33 @@ async def test_what_is_larger_than_a_buffer_goes_both_ways() -> None:
         (tool,) = pool.tools()
         answer = await tool.call({"text": text}, CallContext(run="r"), Step("1", nobody))
     assert answer == result(f"echo: {text}")
+
+
+async def test_a_result_in_a_stream_does_not_cost_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Servers of before 2026 stream each result, and the SDK leaves the stream before its end."""
+    monkeypatch.setattr("kaos.agent.model.END_OF_STREAM", 2.0)
+    callers: list[Any] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"data: {}\n\n"
+        await asyncio.sleep(0.01)
+
+    async def stream(request: Request) -> Response:
+        callers.append(request.client)
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/", stream)])
+    async with (
+        serving.running(app) as url,
+        aiohttp.ClientSession() as connections,
+        httpx2.AsyncClient(transport=Transport(connections)) as http,
+    ):
+        for _ in range(3):
+            async with http.stream("GET", url) as answer:
+                assert await anext(answer.aiter_lines()) == "data: {}"
+    assert len(set(callers)) == 1
 
 
 async def test_wrong_arguments_are_the_servers_error_for_the_model() -> None:
