@@ -22,14 +22,16 @@ ON_ANY_API_SERVER = (
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str, editable: bool = True) -> None:
+def install(
+    session: nox.Session, *groups: str, extras: str = "local", editable: bool = True
+) -> None:
     """Install the project with what a session needs, at the locked versions."""
     wanted = [
         requirement
         for group in groups
         for requirement in nox.project.dependency_groups(PYPROJECT, group)
     ]
-    project = ["-e", ".[local]"] if editable else [".[local]"]
+    project = ["-e", f".[{extras}]"] if editable else [f".[{extras}]"]
     session.install("-c", LOCK, *project, *wanted)
 
 
@@ -47,7 +49,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The fast tests; `-- --cov` counts the lines and branches they reach, at twice the time."""
-    install(session, "test", "e2e")
+    install(session, "test", "e2e", extras="local,modelapi")
     # Two workers a core: half of a test's time is spent waiting for a process or a socket.
     session.run("pytest", "-n", str(2 * (os.cpu_count() or 1)), *session.posargs)
 
