@@ -2,8 +2,8 @@
 
 Guarantees: a child that is as desired is not written; one that drifted is put right; one that is
 not desired any more (controlled by this owner and of our kinds) is deleted; an object that belongs
-to somebody else is never touched (`NameConflict` names who that is); one that belongs to a deleted
-owner of the same name is waited for, since the garbage collector is about to remove it.
+to somebody else is never touched (`NameConflict` names who that is); one that belonged to a deleted
+owner of the same name is garbage: it is deleted, if the collector has not done so yet.
 
 When is a child "as desired"? When its annotation holds the hash of the desired body (so that a
 field we no longer want is noticed) and the desired body is contained in it (so that drift is
@@ -39,8 +39,8 @@ class Applied:
         objects: The children as they are now, in the order they were desired.
         written: How many were created or changed.
         pruned: What was deleted, as "Kind namespace/name".
-        waiting: Children whose predecessor of that name is still being deleted, or is left to the
-            garbage collector: apply again when it is gone (an event like any other).
+        waiting: Children whose predecessor of that name is still being deleted: apply again when it
+            is gone (an event like any other).
     """
 
     objects: list[Object] = field(default_factory=list)
@@ -127,6 +127,8 @@ class ApplySet:
                 predecessors = _is_of_predecessor(live, owner)
                 if not predecessors:
                     _check_owner(live, owner, labels)
+                if predecessors and not live.deleting:
+                    await self._collect(owner, resource, live)
                 if predecessors or live.deleting:
                     result.waiting.append(key)
                     return
@@ -171,6 +173,19 @@ class ApplySet:
                 except NotFound:
                     continue
                 result.pruned.append(f"{child.kind} {child.key}")
+
+    async def _collect(self, owner: Object, resource: ResourceType, child: Object) -> None:
+        """Do what the garbage collector is about to do; after an outage, it may take minutes.
+
+        Only a live read proves that the owner we know is not the predecessor itself.
+        """
+        kind = await self._client.resolve(owner)
+        try:
+            now = await self._client.get(kind, owner.name, owner.namespace)
+            if now.uid == owner.uid:
+                await self._client.delete(resource, child.name, child.namespace, uid=child.uid)
+        except NotFound:
+            return
 
     def _follow(self) -> None:
         """Forget what is remembered of children that are gone, whoever deleted them."""
