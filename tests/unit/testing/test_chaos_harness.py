@@ -32,8 +32,10 @@ async def test_users_take_no_for_an_answer_and_later_for_none() -> None:
         await insist(attempt)
 
 
-def config(name: str, uid: str, data: dict[str, str]) -> Object:
-    body = CONFIG_MAP.body(name, "ns", metadata={"uid": uid}, data=data)
+def config(name: str, uid: str, data: dict[str, str], owner: str = "") -> Object:
+    controller = {"apiVersion": "x/v1", "kind": "X", "name": "w", "uid": owner, "controller": True}
+    metadata = {"uid": uid, "ownerReferences": [controller] if owner else []}
+    body = CONFIG_MAP.body(name, "ns", metadata=metadata, data=data)
     return Object.from_dict(body)
 
 
@@ -62,3 +64,6 @@ def test_whatever_is_not_as_its_user_wants_it_is_told() -> None:
     assert len(ledger.differences(live, [source, copy])) == 1
     assert len(ledger.differences(live, [copy, outside])) == 1
     assert len(ledger.differences([], [source, copy, outside])) == 2  # and the outside's uid
+    for owner, told in (("u", 1), ("an owner that is gone", 0)):
+        unwanted = config(copy_name("w", 1), "x", data, owner)
+        assert len(ledger.differences(live, [source, copy, outside, unwanted])) == told
