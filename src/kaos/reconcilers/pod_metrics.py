@@ -3,7 +3,8 @@
 Guarantees: an adapter that is installed, breaks or goes is noticed as it happens, by the APIService
 that every extension of the API is announced with.
 
-Does not: know which metrics it serves; one that lacks the agents' is told by the autoscaler itself.
+Does not: see any when the controller has rights in some namespaces alone; know which metrics are
+served (an adapter that lacks the agents' is told by the autoscaler itself).
 """
 
 from kaos.runtime import Cache, Object, ResourceType, find_condition
@@ -20,7 +21,7 @@ def has_pod_metrics(cache: Cache) -> bool:
     Args:
         cache: that watches APIServices, if the cluster has them and we may.
     """
-    return any(
+    return cache.synced(API_SERVICE) and any(
         service.spec.get("group") == POD_METRICS and _available(service)
         for service in cache.list(API_SERVICE)
     )

@@ -60,8 +60,11 @@ class Concerns:
                 *(self._used(kind) for kind in (ModelAPI, MCPServer, Agent)),
                 Watches(Agent, self._namesakes, predicate=spec_changed),
                 Watches(Agent, self._guarded, predicate=spec_changed),
-                Watches(API_SERVICE, self._scaled_by_runs, optional=True),
             ]
+            if (
+                not self._settings.namespaces
+            ):  # they are the cluster's, and no namespace's rights do
+                found.append(Watches(API_SERVICE, self._scaled_by_runs, optional=True))
         elif model is MCPServer:
             found.append(Watches(CONFIG_MAP, self._registered))
         return found

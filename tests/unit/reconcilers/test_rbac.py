@@ -87,3 +87,5 @@ async def test_w15_what_is_in_other_namespaces_is_left_alone() -> None:
         await cluster.eventually(MCPServer, "here", lambda server: server.status)
         assert not (await cluster.client.get(MCPServer, "there", cluster.elsewhere)).status
         assert await cluster.client.list(DEPLOYMENT, cluster.elsewhere) == []
+        watched = [informer.resource for informer in cluster.manager.cache.informers()]
+        assert [kind for kind in watched if not kind.namespaced] == []
