@@ -242,7 +242,7 @@ class RealCluster(Cluster):
                 serve = wanted if available is None else available
                 if _rolled_out(found, wanted, serve):
                     return
-                await self._run_pods(found, serve)
+                await self._run_pods(found, available)
                 await asyncio.sleep(0.05)
 
     async def install(self, definition: dict[str, Any]) -> None:
@@ -252,12 +252,12 @@ class RealCluster(Cluster):
         except NotFound:
             pytest.skip(f"{name} is not defined here, and not for us to define")
 
-    async def _run_pods(self, deployment: Object, serve: int) -> None:
+    async def _run_pods(self, deployment: Object, available: int | None) -> None:
         labels = deployment.spec["selector"]["matchLabels"].items()
         selector = ",".join(f"{key}={value}" for key, value in labels)
         pods = await self.client.list(POD, deployment.namespace, label_selector=selector)
-        newest = sorted(pods, key=lambda p: p.metadata.creation_timestamp, reverse=True)
-        for number, pod in enumerate(newest):
+        serve = len(pods) if available is None else available  # all: also those of the old revision
+        for number, pod in enumerate(pods):
             word = "True" if number < serve else "False"
             status = {"phase": "Running", "conditions": [{"type": "Ready", "status": word}]}
             with contextlib.suppress(NotFound):
