@@ -140,8 +140,8 @@ def run(
 
     Returns:
         `figure` in the scenario's unit, of how many `objects`; and, where they apply, `cpu_us` (of
-        the peer, per object or update), `server` (the server's share of its core), `kib` (resident, per object),
-        `reconciles`, `p50` and `p99` in milliseconds.
+        the peer, per object or update), `server` (the server's share of its core), `kib` (resident,
+        per object), `reconciles`, `p50` and `p99` in milliseconds.
     """
     deadline = time.monotonic() + timeout
     objects = round(scenario.objects * peer.shares[scenario.name])

@@ -68,10 +68,10 @@ def _kopf() -> Command:
 
 MAKERS: Mapping[str, tuple[Callable[[], Command], Mapping[str, float]]] = {
     OURS: (lambda: (sys.executable, str(HERE / "peers" / "ours.py")), FULL),
-    KOPF: (_kopf, {"sync 10k": 0.1, "storm": 0.1, "latency": 0.1}),
+    KOPF: (_kopf, {"sync 10k": 1.0, "storm": 0.5, "latency": 0.1}),
     "kopf at info": (
         lambda: ("/usr/bin/env", "KOPF_INFO=1", *_kopf()),
-        {"sync 10k": 0.1, "storm": 0.1},
+        {"sync 10k": 1.0, "storm": 0.2},
     ),
     KR8S: (
         lambda: _python("kr8s", "kr8s==0.20.15", "uvloop"),
