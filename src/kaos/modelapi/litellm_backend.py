@@ -27,7 +27,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from kaos.modelapi.config import ROUTER, GatewayConfig, Target
+from kaos import discovery
+from kaos.modelapi.config import ROUTER, GatewayConfig, Target, Upstream
 from kaos.modelapi.direct import api_key
 from kaos.modelapi.errors import OpenAIError
 from kaos.modelapi.http import ClientGoneError, unless_gone
@@ -119,7 +120,7 @@ class LiteLLM:
             asked = self._litellm
             arguments |= {
                 "model": f"{upstream.provider}/{target.model}",
-                "api_base": upstream.api_base,
+                "api_base": _located(upstream),
                 "api_key": api_key(upstream, self._env),
                 "timeout": upstream.timeout,
                 "num_retries": 0,
@@ -137,6 +138,14 @@ class LiteLLM:
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )
         return JSONResponse({**answer.model_dump(), "model": body.get("model")})
+
+
+def _located(upstream: Upstream) -> str | None:
+    """Where the upstream is; on the embedded cluster no DNS knows its Services."""
+    try:
+        return upstream.api_base and discovery.locate(upstream.api_base)
+    except discovery.ServiceNotFound as error:
+        raise _openai_error(error, upstream.name) from error
 
 
 async def _events(answer: Any, model: str, name: str) -> AsyncIterator[bytes]:

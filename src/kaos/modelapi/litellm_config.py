@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from kaos import discovery
+
 REFERENCE = "os.environ/"
 LIBRARY = frozenset({"drop_params", "modify_params"})
 ROUTER = frozenset(
@@ -71,7 +73,7 @@ def plan(file: LiteLLMFile, env: Mapping[str, str]) -> RouterPlan:
     """What the file means, with variables in the place of their names.
 
     Raises:
-        SettingError: A variable is not set, or an entry names no model.
+        SettingError: A variable is not set, an entry names no model, or a Service is not there.
     """
     entries = []
     for number, deployment in enumerate(file.model_list):
@@ -79,6 +81,11 @@ def plan(file: LiteLLMFile, env: Mapping[str, str]) -> RouterPlan:
         params = _resolved(deployment.litellm_params, env, where)
         if not isinstance(params.get("model"), str):
             raise SettingError(f"{where}: needs model, e.g. openai/gpt-5")
+        if isinstance(base := params.get("api_base"), str):
+            try:
+                params["api_base"] = discovery.locate(base)
+            except discovery.ServiceNotFound as error:
+                raise SettingError(f"{where}.api_base: {error}") from error
         entries.append({"model_name": deployment.model_name, "litellm_params": params})
     given = {**file.litellm_settings, **file.router_settings}
     if unused := sorted(given.keys() - LIBRARY - ROUTER):

@@ -9,7 +9,7 @@ import pytest
 
 from kaos.modelapi.config import ROUTER, ConfigError, GatewayConfig, Upstream, load
 from kaos.modelapi.gateway import build_app
-from kaos.modelapi.litellm_config import LiteLLMFile
+from kaos.modelapi.litellm_config import LiteLLMFile, SettingError, plan
 from kaos.telemetry.serving import running
 from kaos.testing.model import ScriptedModel
 from tests.unit.modelapi.test_gateway import chat, gateway
@@ -56,6 +56,29 @@ async def test_litellms_own_configuration_is_its_routers(litellm: Any, tmp_path:
     assert entries[1]["litellm_params"]["nested"] == [{"x": "s3cret"}]
     assert litellm.drop_params is False
     assert not hasattr(litellm, "callbacks")
+
+
+async def test_litellm_is_given_addresses_that_the_embedded_cluster_knows(
+    litellm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services.json"
+    services.write_text('{"up.default.svc.cluster.local:8000": "127.0.0.1:4711"}')
+    monkeypatch.setenv("KAOS_SERVICE_MAP", str(services))
+    monkeypatch.setenv("KAOS_CLUSTER_DOMAIN", "cluster.local")
+    there, here = "http://up:8000/v1", "http://127.0.0.1:4711/v1"
+    async with (
+        gateway({"name": "m", "provider": "acme", "api_base": there}) as (http, _),
+        chat(http, {"model": "m", "messages": []}) as reply,
+    ):
+        assert reply.status == 200
+    assert litellm.asked[0]["api_base"] == here
+    params = {"model": "acme/m", "api_base": there}
+    entry = {"model_name": "m", "litellm_params": params}
+    found = plan(LiteLLMFile.model_validate({"model_list": [entry]}), {})
+    assert found.router["model_list"][0]["litellm_params"]["api_base"] == here
+    params["api_base"] = "http://gone.default.svc:8000"
+    with pytest.raises(SettingError, match=r"api_base: no Service answers to gone\.default"):
+        plan(LiteLLMFile.model_validate({"model_list": [entry]}), {})
 
 
 @pytest.mark.parametrize(
