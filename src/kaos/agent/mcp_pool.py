@@ -98,11 +98,19 @@ class Server:
         self._wake = asyncio.Event()
         self._up = asyncio.Event()
         self._down_since = float("-inf")
+        self._closing = False
+
+    async def close(self, keeping: asyncio.Task[None]) -> None:
+        """End the task that keeps the connection."""
+        self._closing = True
+        while not keeping.done():  # a cancellation that meets one of the SDK's own is lost with it
+            keeping.cancel()
+            await asyncio.wait([keeping], timeout=1)
 
     async def keep(self, connect: Connect) -> None:
-        """Keep a connection, until cancelled."""
+        """Keep a connection, until closed."""
         pause = _FIRST_PAUSE
-        while True:
+        while not self._closing:
             try:
                 async with connect(self.url, self._wake, self._timeout) as session:
                     await self._list(session)
@@ -110,7 +118,7 @@ class Server:
                     await self._attend(session)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if task is None or task.cancelling() or self._closing:
                     raise
                 self.fail("the connection was lost")  # the SDK cancelled itself
             except Exception as error:  # noqa: BLE001 - the SDK raises groups of all kinds
@@ -246,8 +254,11 @@ class ToolPool:
                 server.fail(f"the MCP SDK cannot be imported: {error}")
             raise
         async with asyncio.TaskGroup() as group:
-            for server in self.servers:
-                group.create_task(server.keep(module.connect))
+            keeping = [group.create_task(server.keep(module.connect)) for server in self.servers]
+            try:
+                await asyncio.wait(keeping)
+            finally:
+                await asyncio.gather(*map(Server.close, self.servers, keeping))
 
 
 def _reason(error: BaseException) -> str:

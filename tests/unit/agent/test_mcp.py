@@ -391,6 +391,28 @@ async def test_an_sdk_that_cancels_itself_does_not_end_the_task() -> None:
     assert sessions == 2
 
 
+@pytest.mark.looptime
+async def test_an_sdk_that_loses_our_cancellation_does_not_keep_the_agent_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        try:
+            yield FakeSession()
+        finally:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                task.uncancel()
+
+    monkeypatch.setattr("kaos.agent.mcp_session.connect", connect)
+    pool = ToolPool({"s": "http://s"}, 5)
+    running = asyncio.create_task(pool.run())
+    await pool.servers[0].settled.wait()
+    running.cancel()
+    await asyncio.wait([running], timeout=30)
+    assert running.cancelled()
+
+
 _ALONE = """
 import asyncio, sys
 from kaos.agent import mcp_session

@@ -86,7 +86,7 @@ async def test_errors(client: Any, model: ScriptedModel, failure: Failure, error
         ({"messages": []}, "BadRequestError"),
         ({"extra_headers": {"idempotency-key": "used"}}, "UnprocessableEntityError"),
         ({"extra_headers": {"x-request-timeout": "0.05"}}, "InternalServerError"),
-        ({"extra_headers": {"authorization": "Bearer nobody"}}, "AuthenticationError"),
+        ({"extra_headers": {"Authorization": "Bearer nobody"}}, "AuthenticationError"),
     ],
 )
 async def test_refusals_are_of_their_classes(
