@@ -86,6 +86,8 @@ def _serve(config: Path, listen: str) -> None:
     try:
         loaded = configuration.load(config)
         app = gateway.build_app(loaded, os.environ)
+        if litellm_backend.check(loaded):
+            litellm_backend.imported()  # what is wrong with it is told here in one sentence
     except (configuration.ConfigError, litellm_backend.BackendError) as error:
         raise _FailedError(str(error), 2) from error
     asyncio.run(serving.serve(app, listen=listen))

@@ -72,6 +72,20 @@ def check(config: GatewayConfig) -> bool:
     return bool(needing)
 
 
+def imported() -> Any:
+    """LiteLLM itself.
+
+    Raises:
+        BackendError: It cannot be imported.
+    """
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    try:
+        return importlib.import_module("litellm")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BackendError(f"LiteLLM cannot be loaded: {reason}") from error
+
+
 class LiteLLM:
     """The providers behind LiteLLM."""
 
@@ -88,8 +102,7 @@ class LiteLLM:
             env: Where the API keys are.
             plan: What its own configuration file says, if there is one.
         """
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        module: Any = await asyncio.to_thread(importlib.import_module, "litellm")
+        module = await asyncio.to_thread(imported)
         module.drop_params = True  # a parameter the provider lacks is no error
         module.suppress_debug_info = True
         for name in ("LiteLLM", "LiteLLM Router"):  # each request three times, beside our own line

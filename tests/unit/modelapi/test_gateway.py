@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,22 @@ def test_a_provider_without_litellm_stops_the_start(
     assert process.main(["serve", "--config", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("model 'claude' needs provider 'anthropic', which needs LiteLLM")
+
+
+def test_a_litellm_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "litellm.py").write_text("raise FileNotFoundError('no folder\\nto write to')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "litellm", raising=False)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    path = tmp_path / "config.json"
+    path.write_text('{"models": [{"name": "claude", "provider": "anthropic"}]}')
+    assert process.main(["serve", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "LiteLLM cannot be loaded: FileNotFoundError: no folder to write to"
+    ]
 
 
 async def test_a_provider_through_litellm(litellm: Any) -> None:

@@ -63,6 +63,9 @@ def test_litellm_is_asked_when_a_provider_is(
     assert container["image"] == image
     memory = container["resources"]["requests"]["memory"]
     assert memory == ("400Mi" if provider else "96Mi")
+    # Its import ended with "No usable temporary directory" on a read-only root.
+    mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert ("/tmp" in mounted) == (provider is not None)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from kaos.reconcilers.children.workload import (
     Manifest,
     container,
     deployment,
+    empty_volume,
     literal,
     metadata,
     variables,
@@ -68,7 +69,11 @@ def proxy_children(
             }
         ]
         annotations = {HASH: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    volumes, mounts = [{"name": "config", **volume}], [("config", FOLDER)]
     litellm = bool(secret) or any(entry.get("provider") for entry in upstreams)
+    if litellm:  # it looks for a folder to write to when it is imported
+        volumes.append(empty_volume("tmp"))
+        mounts.append(("tmp", "/tmp"))  # noqa: S108 - a mount, private to the pod
     gateway = container(
         "proxy",
         settings.litellm_image if litellm else settings.image,
@@ -76,11 +81,9 @@ def proxy_children(
         command=COMMAND,
         env=_environment(api, config, settings),
         resources=api.spec.resources.manifest() or (LITELLM if litellm else None),
-        mounts=(("config", FOLDER),),
+        mounts=mounts,
     )
-    pod = deployment(
-        api, [gateway], volumes=[{"name": "config", **volume}], annotations=annotations
-    )
+    pod = deployment(api, [gateway], volumes=volumes, annotations=annotations)
     egress = _egress(upstreams, settings) if not secret else [to_public(settings, 443)]
     egress += telemetry_egress(api.spec.telemetry, settings)
     policy = network_policy(api, settings, port=HTTP_PORT, egress=egress, guests=guests)
