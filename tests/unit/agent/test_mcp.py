@@ -1,10 +1,9 @@
-"""MCP servers: real ones of the SDK, killed and restarted; and the pool on virtual time."""
+"""MCP servers: real ones of the SDK, killed and restarted."""
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,10 +20,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from kaos.agent import mcp_session
-from kaos.agent.mcp_pool import Server, ToolPool
+from kaos.agent.mcp_pool import ToolPool
 from kaos.agent.mcp_transport import Transport
 from kaos.agent.runs import MemoryRun, Step, nobody
-from kaos.agent.tools import CallContext, Toolbox, ToolFailed, result
+from kaos.agent.tools import CallContext, Toolbox, result
 from kaos.telemetry import serving
 from kaos.testing.model import ScriptedModel, tool_call
 from kaos.testing.waiting import eventually
@@ -274,143 +273,6 @@ def test_structured_content_is_used_when_there_is_no_text() -> None:
 def test_an_error_is_an_error() -> None:
     answer = types.CallToolResult(content=[types.TextContent(text="no")], is_error=True)
     assert mcp_session.to_result(answer) == result("Error: no", is_error=True)
-
-
-class FakeSession:
-    """A connection on virtual time."""
-
-    def __init__(self) -> None:
-        self.lists = 0
-        self.fails: Exception | None = None
-        self.ttl = 0.0
-
-    async def list_tools(self) -> tuple[list[Any], float]:
-        self.lists += 1
-        if self.fails:
-            raise self.fails
-        return [], self.ttl
-
-    async def call(self, name: str, arguments: Any, timeout: float) -> Any:
-        raise ToolFailed("gone")
-
-    async def watch(self) -> None:
-        await asyncio.Event().wait()
-
-
-@asynccontextmanager
-async def kept(server: Server, connect: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(server.keep(connect))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-@pytest.mark.looptime
-async def test_reconnecting_backs_off_to_a_few_seconds_and_never_ends() -> None:
-    loop = asyncio.get_running_loop()
-    times: list[float] = []
-
-    @asynccontextmanager
-    async def refuse(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        times.append(loop.time())
-        if url:
-            raise ConnectionRefusedError("refused")
-        yield
-
-    async with kept(Server("s", "http://s", 5), refuse):
-        await asyncio.sleep(120)
-    gaps = [after - before for before, after in pairwise(times)]
-    assert gaps[0] < 0.3
-    assert all(gap < 6.1 for gap in gaps)
-    assert 20 < len(times) < 40
-
-
-@pytest.mark.looptime
-async def test_tools_are_listed_again_in_time_and_a_lost_session_is_rebuilt() -> None:
-    sessions: list[FakeSession] = []
-
-    @asynccontextmanager
-    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        sessions.append(FakeSession())
-        yield sessions[-1]
-
-    server = Server("s", "http://s", 5)
-    async with kept(server, connect):
-        await asyncio.sleep(95)
-        assert sessions[0].lists == 4  # at the start and every half minute
-        sessions[0].ttl = 5.0
-        await asyncio.sleep(60)
-        assert sessions[0].lists > 8
-        sessions[0].fails = RuntimeError("session not found")
-        await asyncio.sleep(20)
-        assert len(sessions) == 2
-        assert server.status.state == "ready"
-
-
-@pytest.mark.looptime
-async def test_a_short_outage_does_not_cost_the_connection_and_a_long_one_does() -> None:
-    sessions: list[FakeSession] = []
-
-    @asynccontextmanager
-    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        sessions.append(FakeSession())
-        yield sessions[-1]
-
-    server = Server("s", "http://s", 5)
-    async with kept(server, connect):
-        await asyncio.sleep(1)
-        sessions[0].fails = ConnectionRefusedError("refused")
-        await asyncio.sleep(31)
-        assert server.status.state == "down"
-        sessions[0].fails = None
-        await asyncio.sleep(1)
-        assert (server.status.state, len(sessions)) == ("ready", 1)
-        sessions[0].fails = ConnectionRefusedError("refused")
-        await asyncio.sleep(40)
-        assert (server.status.state, len(sessions)) == ("ready", 2)
-
-
-@pytest.mark.looptime
-async def test_an_sdk_that_cancels_itself_does_not_end_the_task() -> None:
-    sessions = 0
-
-    @asynccontextmanager
-    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        nonlocal sessions
-        sessions += 1
-        if sessions == 1:
-            raise asyncio.CancelledError
-        yield FakeSession()
-
-    server = Server("s", "http://s", 5)
-    async with kept(server, connect):
-        await asyncio.sleep(5)
-        assert server.status.state == "ready"
-    assert sessions == 2
-
-
-@pytest.mark.looptime
-async def test_an_sdk_that_loses_our_cancellation_does_not_keep_the_agent_alive(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    @asynccontextmanager
-    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        try:
-            yield FakeSession()
-        finally:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                task.uncancel()
-
-    monkeypatch.setattr("kaos.agent.mcp_session.connect", connect)
-    pool = ToolPool({"s": "http://s"}, 5)
-    running = asyncio.create_task(pool.run())
-    await pool.servers[0].settled.wait()
-    running.cancel()
-    await asyncio.wait([running], timeout=30)
-    assert running.cancelled()
 
 
 _ALONE = """
