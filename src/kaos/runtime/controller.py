@@ -371,7 +371,8 @@ def _is_only(error: Exception, kind: type[Exception] | tuple[type[Exception], ..
 def _urgency(change: Change) -> int:
     """How soon a change of a controller's own kind is due: edits and deletions go first."""
     if change.initial:
-        return LOW
+        # Who asked for an end waits for it since before we began to lead.
+        return HIGH if change.latest.metadata.deletion_timestamp else LOW
     if change.old is None or change.new is None:
         return NORMAL
     was, now = change.old.metadata, change.new.metadata

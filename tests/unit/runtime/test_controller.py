@@ -255,49 +255,6 @@ async def test_a_childs_status_that_nobody_reads_causes_nothing(server: FakeServ
     assert counts == [2, 2, 2, 3, 4]
 
 
-async def test_an_edit_goes_before_creations_and_what_was_listed(server: FakeServer) -> None:
-    """5,000 objects applied at once: an edit of one was seen after 6 to 21 s."""
-
-    async def act(request: Request) -> None:
-        await asyncio.sleep(0.1)
-
-    for number in range(20):
-        things(server).put(f"listed-{number}", spec={"n": 1})
-    recorder = Recorder(act)
-    made = manager(server)
-    made.add(Controller("t", recorder, for_=THING))
-    async with running(made):
-        for number in range(20):
-            things(server).put(f"created-{number}", spec={"n": 1})
-        await settle(0.05)
-        before = len(recorder.calls)
-        things(server).put("created-19", spec={"n": 2})
-        await settle(0.2)
-        assert recorder.names[before] == "created-19"
-        things(server).put("listed-19", status={"seen": True})  # no edit: it keeps its place
-        await settle(10)
-    assert len(recorder.calls) == 41
-    assert recorder.names[before + 1] != "listed-19"
-
-
-async def test_a_periodic_reconcile_is_routine_though_an_edit_began_it(server: FakeServer) -> None:
-    async def act(request: Request) -> Result | None:
-        await asyncio.sleep(0.1)
-        return Result(requeue_after=10) if len(recorder.calls) == 2 else None
-
-    recorder = Recorder(act)
-    made = manager(server)
-    made.add(Controller("t", recorder, for_=THING))
-    async with running(made):
-        await settle(1)
-        things(server).put("a", spec={"n": 2})
-        await settle(9.95)  # it is due in a moment, and the worker is busy till after that
-        for number in range(3):
-            things(server).put(f"new-{number}", spec={"n": 1})
-        await settle(1)
-    assert recorder.names[-4:] == ["new-0", "new-1", "new-2", "a"]
-
-
 async def test_a_change_made_by_another_controller_counts(server: FakeServer) -> None:
     """Own writes are those of the same reconcile, not of the same process."""
     made = manager(server)
