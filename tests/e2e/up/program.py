@@ -95,8 +95,8 @@ class Kaos:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def left_behind(self) -> list[str]:
-        """What still runs on this state folder, or listens on its gateway's port."""
+    def processes(self) -> list[str]:
+        """What still runs on this state folder."""
         mark = str(self.state).encode()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
@@ -108,6 +108,11 @@ class Kaos:
                     found.append(f"{entry.name}: {command.decode(errors='replace')}")
             except OSError:
                 continue
+        return found
+
+    def left_behind(self) -> list[str]:
+        """What still runs on this state folder, or listens on its gateway's port."""
+        found = self.processes()
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -89,11 +89,12 @@ def test_kill_9_of_both_then_up_again(kaos: Kaos, up: subprocess.Popen[bytes]) -
     up.kill()
     os.kill(cluster, signal.SIGKILL)
     up.wait(5)
-    orphans = kaos.left_behind()
+    eventually("the cluster is gone", lambda: kaos.run("status").returncode == 3, 5)
+    orphans = kaos.processes()
     assert orphans != []
     again = kaos.run("up", "-d")
     assert again.returncode == 0, again.stderr + kaos.log()
-    assert not set(orphans) & set(kaos.left_behind())
+    assert not set(orphans) & set(kaos.processes())
     # What was there before is there again, without a file.
     eventually("the tools serve again", lambda: kaos.run("status").returncode == 0, 30)
     assert "mcpserver.kaos.tools/tools" in kaos.kubectl("get", "mcpservers", "-o", "name")
