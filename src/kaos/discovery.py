@@ -61,17 +61,19 @@ class _ServiceMap:
 _service_map = _ServiceMap()
 
 
-def locate(url: str) -> str:
+def locate(url: str, service_map: str = "") -> str:
     """Return the URL to dial for `url` now.
 
     Args:
         url: Any http or https URL. Hosts `svc.ns.svc.<domain>`, `svc.ns.svc`, `svc.ns` and
             `svc` (in the pod's own namespace) are Services; any other host is left alone.
+        service_map: The embedded cluster's file, for who is on none of its nodes; default:
+            `KAOS_SERVICE_MAP`.
 
     Raises:
         ServiceNotFound: On the embedded cluster, for a Service it does not have.
     """
-    path = os.environ.get(SERVICE_MAP_VARIABLE)
+    path = service_map or os.environ.get(SERVICE_MAP_VARIABLE)
     if not path:
         return url
     parts = urlsplit(url)

@@ -215,8 +215,8 @@ class MCPServerStatus(WorkloadStatus):
 
     available_tools: list[str] = Field(
         default_factory=list,
-        description="The tools that it said it serves when it started; not known of custom images "
-        "and of a remote server without headers.",
+        description="The tools that it said it has when it was last asked; Available tells why "
+        "it could not be asked.",
     )
 
 

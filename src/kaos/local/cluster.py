@@ -68,6 +68,7 @@ async def run(
                 kaos_settings = dataclasses.replace(
                     Settings.from_env(),
                     drain=0,
+                    service_map=str(node.service_map),
                     account_tokens=await makes_account_tokens(manager.client),
                 )
                 manager.add(*controllers(manager, kaos_settings))

@@ -4,9 +4,14 @@
 is a real one or the embedded one.
 """
 
+from functools import partial
+
+from kaos.api import MCPServer, Workload
+from kaos.reconcilers import mcp_query
 from kaos.reconcilers.agent import AgentReconciler
 from kaos.reconcilers.mcpserver import MCPServerReconciler
 from kaos.reconcilers.modelapi import ModelAPIReconciler
+from kaos.reconcilers.server_tools import Ask, ServerTools
 from kaos.reconcilers.settings import Settings
 from kaos.reconcilers.watches import Concerns
 from kaos.reconcilers.workload import CHILD_KINDS
@@ -26,30 +31,43 @@ TELLING = (DEPLOYMENT, HTTP_ROUTE)
 """Children whose status is read; that of an autoscaler changes every 15 seconds for nothing."""
 
 
-def controllers(manager: Manager, settings: Settings) -> list[Controller]:
-    """The controllers of the three kinds, ready to be added to the manager."""
+def controllers(
+    manager: Manager, settings: Settings, *, ask: Ask = mcp_query.list_tools
+) -> list[Controller]:
+    """The controllers of the three kinds, ready to be added to the manager.
+
+    Args:
+        manager: that is to run them.
+        settings: of the controller.
+        ask: how an MCP server is asked for its tools.
+    """
     concerns = Concerns(manager.cache, settings)
     owns = [
         Owns(kind, kind == HTTP_ROUTE, predicate=None if kind in TELLING else content_changed)
         for kind in CHILD_KINDS
     ]
-    found = []
-    for kind in (ModelAPIReconciler, MCPServerReconciler, AgentReconciler):
-        reconciler = kind(manager, settings)
+    tools = ServerTools(manager.cache, settings, ask)
+    found: dict[type[Workload], Controller] = {}
+    for reconciler in (
+        ModelAPIReconciler(manager, settings),
+        MCPServerReconciler(manager, settings, tools),
+        AgentReconciler(manager, settings),
+    ):
+        kind = reconciler.MODEL
         claims = [
             Watches(o.resource, reconciler.claimants, o.optional, predicate=content_changed)
             for o in owns
         ]
-        controller = Controller(
-            kind.MODEL.KIND.lower(),
+        found[kind] = Controller(
+            kind.KIND.lower(),
             reconciler,
-            for_=kind.MODEL,
+            for_=kind,
             owns=owns,
-            watches=[*claims, *concerns.of(kind.MODEL)],
+            watches=[*claims, *concerns.of(kind)],
             workers=WORKERS,
         )
-        found.append(controller)
-    return found
+    news = partial(found[MCPServer].enqueue, cause="its tools are known")
+    return [*found.values(), tools.controller(news)]
 
 
 __all__ = ["FIELD_MANAGER", "Settings", "controllers"]

@@ -18,6 +18,8 @@ from kaos.reconcilers.account_tokens import makes_account_tokens
 from kaos.runtime import POD, Client, ClusterConfig, HttpServer, LeaderElection, Manager
 from kaos.telemetry.logs import configure
 
+TEMPLATE_HASH = "pod-template-hash"  # of one version of the pods alone
+
 log = structlog.get_logger("kaos.controller")
 
 
@@ -62,14 +64,16 @@ async def as_own_pod(settings: Settings, client: Client) -> Settings:
     """The settings with what the pod that we are in tells, if we are in one.
 
     Its image, unless `KAOS_IMAGE` names one, so that one `images:` line of a kustomization changes
-    what the controller starts as well; and whether pods here have IPv6 addresses.
+    what the controller starts as well; its labels; and whether pods here have IPv6 addresses.
     """
     name, namespace = os.environ.get("KAOS_POD_NAME"), os.environ.get("KAOS_POD_NAMESPACE", "")
     if not name:
         return settings
     pod = await client.get(POD, name, namespace)
     addresses = [entry["ip"] for entry in pod.status.get("podIPs", ())]
-    settings = replace(settings, ipv6=any(":" in address for address in addresses))
+    labels = {k: v for k, v in pod.metadata.labels_.items() if k != TEMPLATE_HASH}
+    ipv6 = any(":" in address for address in addresses)
+    settings = replace(settings, ipv6=ipv6, own_labels=labels)
     if os.environ.get("KAOS_IMAGE"):
         return settings
     return replace(settings, image=pod.spec["containers"][0]["image"])

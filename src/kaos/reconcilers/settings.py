@@ -1,7 +1,7 @@
 """What an operator may set for all resources at once: images, gateway, cluster domain."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import environ
 from typing import Self
 
@@ -40,6 +40,9 @@ class Settings:
             (`KAOS_POD_NAMESPACE`).
         namespaces: those that the controller sees, and needs rights in; all when empty
             (`KAOS_NAMESPACES`).
+        own_labels: those of the controller's own pod, by which policies let it in; empty when it is
+            in none.
+        service_map: where the embedded cluster says which Service is where.
     """
 
     image: str = DEFAULT_IMAGE
@@ -55,6 +58,8 @@ class Settings:
     watch_secrets: bool = True
     namespace: str = "kaos-system"
     namespaces: tuple[str, ...] = ()
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    service_map: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = environ) -> Self:

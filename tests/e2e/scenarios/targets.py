@@ -175,6 +175,7 @@ class Embedded(Target):
                     **os.environ,
                     "KUBECONFIG": str(self.kubeconfig),
                     "KAOS_LISTEN": "127.0.0.1:0",
+                    "KAOS_SERVICE_MAP": str(self.state / "node" / "services.json"),
                 },
                 stderr=log,
             )

@@ -45,8 +45,12 @@ def test_a_proxy_with_a_key_runs_restricted_and_a_rotated_key_rolls_it(
     target.kubectl("apply", "-n", namespace, "-f", "-", stdin=manifests)
     target.wait_ready("modelapi", "proxy", namespace)
     target.wait_ready("mcpserver", "echo-tools", namespace)
-    tools = target.get("mcpserver", "echo-tools", namespace)["status"]["availableTools"]
-    assert "echo" in tools
+
+    def told() -> bool:
+        status = target.get("mcpserver", "echo-tools", namespace)["status"]
+        return "echo" in status.get("availableTools", [])
+
+    eventually("the server tells its tools", told)
     (before,) = target.names("pods", namespace, "app=proxy")
 
     target.kubectl(

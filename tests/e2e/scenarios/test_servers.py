@@ -52,10 +52,15 @@ def apply(target: Target, namespace: str, *manifests: Manifest) -> None:
 
 
 def tools(target: Target, name: str, namespace: str) -> list[str]:
-    """The tools in the status, once the server is ready."""
+    """The tools in the status, once the server is ready and has been asked."""
     target.wait_ready("mcpserver", name, namespace)
-    found = target.get("mcpserver", name, namespace)["status"]["availableTools"]
-    assert isinstance(found, list)
+    found: list[str] = []
+
+    def told() -> bool:
+        found[:] = target.get("mcpserver", name, namespace)["status"].get("availableTools", [])
+        return bool(found)
+
+    eventually(f"{name} tells its tools", told)
     return found
 
 
@@ -203,6 +208,26 @@ async def app(scope, receive, send):
 
 asyncio.run(serve(app, listen="0.0.0.0:8000"))
 """
+
+
+def test_an_image_of_ones_own_is_asked_for_its_tools(target: Target, restricted: str) -> None:
+    command = ["python", "-m", "kaos.toolserver"]
+    source = {"env": [{"name": "MCP_TOOLS_STRING", "value": SOURCE.replace("$(", "$$(")}]}
+    locked = {"image": IMAGE, "command": ["python", "-c", GUARDED]}
+    apply(
+        target,
+        restricted,
+        server("own", type="custom", container={"image": IMAGE, "command": command}, config=source),
+        server("locked", type="custom", container=locked),
+    )
+    assert tools(target, "own", restricted) == ["greet"]
+    target.wait_ready("mcpserver", "locked", restricted)
+
+    def told() -> bool:
+        conditions = target.get("mcpserver", "locked", restricted)["status"]["conditions"]
+        return any("it asks for credentials (401)" in c["message"] for c in conditions)
+
+    eventually("Available says why there are no tools", told)
 
 
 def guarded() -> list[Manifest]:

@@ -41,7 +41,8 @@ async def running(
         namespaces = settings.namespaces if settings else ()
         manager = Manager(config, field_manager=FIELD_MANAGER, namespaces=namespaces)
         made = Cluster(client, manager, logs)
-        manager.add(*controllers(manager, settings or Settings(namespace=made.namespace)))
+        settings = settings or Settings(namespace=made.namespace)
+        manager.add(*controllers(manager, settings, ask=made.servers.ask))
         async with managing(manager):
             await client.apply(NAMESPACE.body(made.elsewhere))
             yield made
@@ -81,9 +82,10 @@ async def real(kubeconfig: Path) -> AsyncIterator[Cluster]:
             await client.apply(body)
         try:
             manager = Manager(config, field_manager=FIELD_MANAGER, namespaces=namespaces)
-            manager.add(*controllers(manager, Settings(namespace=here)))
+            made = RealCluster(client, manager, *namespaces)
+            manager.add(*controllers(manager, Settings(namespace=here), ask=made.servers.ask))
             async with managing(manager, within=30):
-                yield RealCluster(client, manager, *namespaces)
+                yield made
         finally:
             for name in namespaces:
                 await client.delete(NAMESPACE, name)

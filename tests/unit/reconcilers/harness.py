@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from kaos import api
+from kaos.reconcilers.mcp_query import CannotAsk
 from kaos.runtime import (
     CUSTOM_RESOURCE_DEFINITION,
     DEPLOYMENT,
@@ -52,6 +53,26 @@ class Logs:
             yield line + b"\n"
 
 
+class Servers:
+    """MCP servers that nobody runs: what they answer when they are asked for their tools.
+
+    Attributes:
+        tools: by a part of the URL; a text is why one cannot be asked.
+        asked: URLs, and whether only public addresses were meant.
+    """
+
+    def __init__(self) -> None:
+        self.tools: dict[str, list[str] | str] = {}
+        self.asked: list[tuple[str, bool]] = []
+
+    async def ask(self, url: str, *, public: bool) -> list[str]:
+        self.asked.append((url, public))
+        found = next((found for part, found in self.tools.items() if part in url), [])
+        if isinstance(found, str):
+            raise CannotAsk(found)
+        return found
+
+
 class Cluster:
     """An API server with the controllers on it.
 
@@ -72,6 +93,7 @@ class Cluster:
         self.client = client
         self.manager = manager
         self._logs = logs
+        self.servers = Servers()
         self.namespace = namespace
         self.elsewhere = elsewhere
         self.patience = 5.0

@@ -146,3 +146,24 @@ async def test_a_policy_that_is_turned_off_goes_away(cluster: Cluster) -> None:
     await cluster.eventually(NETWORK_POLICY, "one", lambda _: True)
     await cluster.apply("Agent", "one", {"modelAPI": "ollama", "network": {"policy": "none"}})
     await cluster.gone(NETWORK_POLICY, "one")
+
+
+def test_the_controllers_own_pod_may_ask_a_tool_server_and_nobody_else() -> None:
+    labels = {"app.kubernetes.io/name": "kaos-controller"}
+    settings = replace(SETTINGS, own_labels=labels)
+    (rule,) = policy(by_kind(mcpserver_children(server(mcp="x"), settings, routes=False)))[
+        "ingress"
+    ]
+    assert rule["from"][-1] == {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kaos-system"}},
+        "podSelector": {"matchLabels": labels},
+    }
+    for children in (
+        agent_children(agent(), "m", settings, routes=False),
+        modelapi_children(hosted(), settings, routes=False),
+    ):
+        assert "kaos-controller" not in str(policy(by_kind(children))["ingress"])
+    (outside,) = policy(by_kind(mcpserver_children(server(mcp="x"), SETTINGS, routes=False)))[
+        "ingress"
+    ]
+    assert outside["from"] == rule["from"][:-1]

@@ -157,7 +157,7 @@ async def test_a_remote_server_has_no_pods_and_says_what_is_known(cluster: Clust
     assert found.status["endpoint"] == URL
     (available,) = (c for c in found.status["conditions"] if c["type"] == "Available")
     assert available["reason"] == "Remote"
-    assert "nobody here has asked" in available["message"]
+    assert available["message"].startswith(f"runs elsewhere; agents call {URL}")
     await cluster.eventually(api.MCPServer, "tools", says("Routed", "NotExposed"))
     await cluster.gone(DEPLOYMENT, "mcpserver-tools")
     await cluster.gone(SERVICE, "mcpserver-tools")

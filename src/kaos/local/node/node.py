@@ -105,6 +105,7 @@ class Node:
         self._volumes = Volumes(folder)
         self._logs = PodLogs(folder / "logs")
         service_map = ServiceMap(folder / "services.json", settings.cluster_domain)
+        self.service_map = service_map.path
         tools = PodTools(
             client=client,
             events=manager.events,

@@ -38,11 +38,6 @@ def remote_url(server: MCPServer) -> str:
     return "" if server.spec.headers else server.spec.url or ""
 
 
-def says_its_tools(server: MCPServer) -> bool:
-    """Whether what runs is `kaos.toolserver`, which logs the tools that it serves."""
-    return server.spec.type not in (None, ServerType.CUSTOM) and not remote_url(server)
-
-
 def endpoint(server: MCPServer, settings: Settings) -> str:
     """The URL by which agents reach the server."""
     here = settings.service_url(child_name(server), server.namespace, HTTP_PORT) + "/mcp"
@@ -94,7 +89,13 @@ def mcpserver_children(
     )
     children = [
         *network_policy(
-            server, settings, port=HTTP_PORT, egress=egress, routed=not remote, guests=guests
+            server,
+            settings,
+            port=HTTP_PORT,
+            egress=egress,
+            routed=not remote,
+            asked=True,
+            guests=guests,
         ),
         deployment(server, [main], volumes=volumes),
         service(server, (("http", HTTP_PORT),)),

@@ -1,7 +1,8 @@
 """The NetworkPolicy of a resource, derived from what specs declare.
 
 An agent may reach its ModelAPI, its MCPServers, the peers in `access` and DNS, and nothing else; it
-is reached by the agents that declare it and by the Gateway's proxies. A ModelAPI reaches its
+is reached by the agents that declare it and by the Gateway's proxies, an MCPServer also by the
+controller, which asks it for its tools. A ModelAPI reaches its
 upstream (a hosted one the public HTTPS addresses where models are), an MCPServer the public
 addresses, where tools have their work; neither reaches the cluster's inside or cloud metadata.
 `spec.network` adds rules or turns the policy off.
@@ -72,6 +73,7 @@ def network_policy(
     port: int,
     egress: Sequence[Manifest],
     routed: bool = True,
+    asked: bool = False,
     guests: Sequence[str] = (),
 ) -> list[Manifest]:
     """The resource's NetworkPolicy, or nothing when the user wants none.
@@ -82,6 +84,7 @@ def network_policy(
         port: the container's port that is served.
         egress: rules for what it may reach, besides DNS.
         routed: whether the Gateway serves it.
+        asked: whether the controller asks it something.
         guests: other namespaces whose agents may use it.
     """
     wish = resource.spec.network
@@ -94,6 +97,9 @@ def network_policy(
         *({**users, **_namespace(guest)} for guest in guests),
         *(_namespace(proxy) for proxy in settings.gateway_proxies if routed),
     ]
+    if asked and settings.own_labels:
+        me = {"podSelector": {"matchLabels": dict(settings.own_labels)}}
+        callers.append({**me, **_namespace(settings.namespace)})
     ports = [{"protocol": "TCP", "port": port}]
     rules = [dns(), *egress, *wish.egress]
     if resource.spec.service_account_name is not None:
