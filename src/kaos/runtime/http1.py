@@ -3,7 +3,7 @@
 Guarantees: an answer is framed as RFC 9112 says (Content-Length, chunked, or until the close), in
 whatever pieces it arrives; one that is cut short, contradicts itself or has an endless head is
 `BadAnswer`, never a short body; a connection whose exchange did not end well is closed, never used
-again. What is not read yet is bounded: the connection stops reading from its socket.
+again. What a stream has not read yet is bounded: the connection stops reading from its socket.
 Does not: pool, retry, or know of deadlines (`transport` does); speak HTTP/2; decompress (we ask for
 `identity`); follow redirects.
 Why not a client library: with aiohttp a reconcile that writes took a fifth to a third more time;

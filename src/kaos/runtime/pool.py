@@ -106,9 +106,7 @@ class HttpTransport:
         for connection in self._open:
             connection.abort()
         self._open.clear()
-        await asyncio.sleep(
-            0
-        )  # the loop closes the sockets of aborted connections in its next turn
+        await asyncio.sleep(0)  # the loop closes their sockets in its next turn
 
     async def _exchange(self, request: HttpRequest, token: str) -> HttpResponse:
         connection = self._reuse()

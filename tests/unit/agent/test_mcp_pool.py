@@ -33,6 +33,17 @@ class FakeSession:
         await asyncio.Event().wait()
 
 
+def opening(sessions: list[FakeSession]) -> Any:
+    """How to connect: each time by a new session, which is added."""
+
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        sessions.append(FakeSession())
+        yield sessions[-1]
+
+    return connect
+
+
 @asynccontextmanager
 async def kept(server: Server, connect: Any) -> AsyncIterator[None]:
     task = asyncio.create_task(server.keep(connect))
@@ -66,14 +77,8 @@ async def test_reconnecting_backs_off_to_a_few_seconds_and_never_ends() -> None:
 @pytest.mark.looptime
 async def test_tools_are_listed_again_in_time_and_a_lost_session_is_rebuilt() -> None:
     sessions: list[FakeSession] = []
-
-    @asynccontextmanager
-    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        sessions.append(FakeSession())
-        yield sessions[-1]
-
     server = Server("s", "http://s", 5)
-    async with kept(server, connect):
+    async with kept(server, opening(sessions)):
         await asyncio.sleep(95)
         assert sessions[0].lists == 4  # at the start and every half minute
         sessions[0].ttl = 5.0
@@ -88,14 +93,8 @@ async def test_tools_are_listed_again_in_time_and_a_lost_session_is_rebuilt() ->
 @pytest.mark.looptime
 async def test_a_short_outage_does_not_cost_the_connection_and_a_long_one_does() -> None:
     sessions: list[FakeSession] = []
-
-    @asynccontextmanager
-    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
-        sessions.append(FakeSession())
-        yield sessions[-1]
-
     server = Server("s", "http://s", 5)
-    async with kept(server, connect):
+    async with kept(server, opening(sessions)):
         await asyncio.sleep(1)
         sessions[0].fails = ConnectionRefusedError("refused")
         await asyncio.sleep(31)

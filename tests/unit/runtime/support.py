@@ -66,6 +66,14 @@ def config_maps(server: FakeServer) -> Collection:
     return server.collection(CONFIG_MAPS, "ConfigMap")
 
 
+def empty() -> FakeServer:
+    """A server that has things and ConfigMaps, and none of them."""
+    made = FakeServer()
+    things(made)
+    config_maps(made)
+    return made
+
+
 def manager(server: FakeServer, election: LeaderElection | None = None, **kwargs: Any) -> Manager:
     return Manager(
         ClusterConfig.direct("http://fake"),

@@ -14,6 +14,7 @@ from tests.unit.runtime.support import (
     Recorder,
     child_of,
     config_maps,
+    empty,
     manager,
     running,
     settle,
@@ -25,10 +26,7 @@ pytestmark = pytest.mark.looptime
 
 @pytest.fixture
 def server() -> FakeServer:
-    made = FakeServer()
-    things(made)
-    config_maps(made)
-    return made
+    return empty()
 
 
 async def test_stale_read_after_own_write(server: FakeServer) -> None:

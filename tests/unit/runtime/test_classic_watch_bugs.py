@@ -16,7 +16,7 @@ from tests.unit.runtime.support import (
     THING,
     THINGS,
     Recorder,
-    config_maps,
+    empty,
     manager,
     running,
     settle,
@@ -42,10 +42,7 @@ class Informed:
 
 @pytest.fixture
 def server() -> FakeServer:
-    made = FakeServer()
-    things(made)
-    config_maps(made)
-    return made
+    return empty()
 
 
 async def test_deletes_lost_across_a_relist(server: FakeServer) -> None:

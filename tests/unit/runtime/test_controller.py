@@ -39,14 +39,6 @@ from tests.unit.runtime.support import (
 pytestmark = pytest.mark.looptime
 
 
-@pytest.fixture
-def server() -> FakeServer:
-    made = FakeServer()
-    things(made).put("a", spec={"n": 1})
-    config_maps(made)
-    return made
-
-
 def raising(*errors: Exception) -> Recorder:
     """A reconciler that raises these, one at a time, and then goes well."""
     left = list(errors)

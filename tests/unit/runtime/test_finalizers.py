@@ -13,7 +13,6 @@ from tests.unit.runtime.support import (
     THING,
     Finalizing,
     Recorder,
-    config_maps,
     manager,
     running,
     settle,
@@ -21,14 +20,6 @@ from tests.unit.runtime.support import (
 )
 
 pytestmark = pytest.mark.looptime
-
-
-@pytest.fixture
-def server() -> FakeServer:
-    made = FakeServer()
-    things(made).put("a", spec={"n": 1})
-    config_maps(made)
-    return made
 
 
 async def test_finalizers_only_when_there_is_a_clean_up(server: FakeServer) -> None:

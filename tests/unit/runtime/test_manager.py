@@ -14,7 +14,6 @@ from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import (
     THING,
     Recorder,
-    config_maps,
     manager,
     running,
     settle,
@@ -22,14 +21,6 @@ from tests.unit.runtime.support import (
 )
 
 LOOPTIME = pytest.mark.looptime
-
-
-@pytest.fixture
-def server() -> FakeServer:
-    made = FakeServer()
-    things(made).put("a", spec={"n": 1})
-    config_maps(made)
-    return made
 
 
 @LOOPTIME

@@ -9,7 +9,6 @@ from tests.unit.runtime.fake import FakeServer
 from tests.unit.runtime.support import (
     THING,
     Recorder,
-    config_maps,
     manager,
     running,
     settle,
@@ -17,14 +16,6 @@ from tests.unit.runtime.support import (
 )
 
 pytestmark = pytest.mark.looptime
-
-
-@pytest.fixture
-def server() -> FakeServer:
-    made = FakeServer()
-    things(made).put("a", spec={"n": 1})
-    config_maps(made)
-    return made
 
 
 async def test_an_edit_goes_before_creations_and_what_was_listed(server: FakeServer) -> None:
