@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.e2e.scenarios.client import ask
+from tests.e2e.scenarios.client import ask, patiently
 from tests.e2e.scenarios.manifests import (
     Manifest,
     agent,
@@ -84,7 +84,7 @@ def _first_answer(target: Current) -> float:
     try:
         target.wait_ready("agent", "assistant", "default")
         with target.port_forward("svc/assistant", 80, "default") as url:
-            ask(url, "Hello!")
+            patiently(lambda timeout: ask(url, "Hello!", timeout=timeout))
         return time.monotonic() - begin
     finally:
         target.kubectl("delete", "-f", sample, "--timeout=60s")

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import openai
 
@@ -21,15 +22,31 @@ def ask(
     *,
     key: str = "none",
     headers: Mapping[str, str] | None = None,
+    timeout: float = 120,
 ) -> str:
     """One question, one answer."""
     completion = client(base_url, key=key).chat.completions.create(
-        model=model, messages=[{"role": "user", "content": text}], extra_headers=headers
+        model=model,
+        messages=[{"role": "user", "content": text}],
+        extra_headers=headers,
+        timeout=timeout,
     )
     choice = completion.choices[0]
     assert choice.finish_reason == "stop", completion
     assert choice.message.content
     return choice.message.content
+
+
+def patiently(ask_once: Callable[[float], Any]) -> Any:
+    """What a real small model answers. Its answers sometimes do not end: then it is asked again.
+
+    Args:
+        ask_once: asks, with a timeout in seconds.
+    """
+    for _ in range(3):
+        with contextlib.suppress(TimeoutError, openai.APITimeoutError):
+            return ask_once(60)
+    raise AssertionError("three answers did not end within a minute each")
 
 
 def stream(base_url: str, text: str) -> str:

@@ -1,12 +1,14 @@
 """The user's two manifests, byte for byte, by the commands of the user's README."""
 
 import json
+import time
 import urllib.request
 from functools import partial
+from typing import Any
 
 import pytest
 
-from tests.e2e.scenarios.client import ask, client
+from tests.e2e.scenarios.client import ask, client, patiently
 from tests.e2e.scenarios.targets import ROOT, Target, eventually
 
 SAMPLES = ROOT / "manifests" / "samples"
@@ -34,8 +36,12 @@ def test_simple_agent(target: Target) -> None:
                 data=json.dumps(QUESTION).encode(),
                 headers={"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=120) as response:
-                completion = json.load(response)
+
+            def asked(timeout: float) -> Any:
+                with urllib.request.urlopen(request, timeout=timeout) as response:
+                    return json.load(response)
+
+            completion = patiently(asked)
         assert completion["object"] == "chat.completion"
         assert completion["choices"][0]["message"]["content"].strip()
         assert completion["usage"]["completion_tokens"] > 0
@@ -53,15 +59,30 @@ def test_multi_agent_gateway(target: Target) -> None:
         for path in ("coordinator", "default/agent/coordinator"):
             url = f"{target.gateway}/{path}"
             eventually(f"{path} through the gateway", partial(_routed, url))
-            assert ask(url, "Hello!").strip()
-        stream = client(f"{target.gateway}/coordinator").chat.completions.create(
-            model="coordinator", messages=[{"role": "user", "content": "Hello!"}], stream=True
-        )
-        pieces = [c.choices[0].delta.content or "" for c in stream if c.choices]
+            assert patiently(partial(_asked, url)).strip()
+        pieces = patiently(partial(_pieces, f"{target.gateway}/coordinator"))
         assert "".join(pieces).strip()
         assert len([piece for piece in pieces if piece]) > 1, "it did not come in pieces"
     finally:
         target.kubectl("delete", "-f", sample, "--timeout=60s")
+
+
+def _asked(url: str, timeout: float) -> str:
+    return ask(url, "Hello!", timeout=timeout)
+
+
+def _pieces(url: str, timeout: float) -> list[str]:
+    """A stream that is read for a while; whatever follows then may be endless."""
+    end = time.monotonic() + timeout
+    pieces = []
+    with client(url).chat.completions.create(
+        model="coordinator", messages=[{"role": "user", "content": "Hello!"}], stream=True
+    ) as stream:
+        for chunk in stream:
+            pieces += [choice.delta.content or "" for choice in chunk.choices]
+            if time.monotonic() > end:
+                break
+    return pieces
 
 
 def _routed(url: str) -> bool:
