@@ -9,11 +9,13 @@ logged with its trace and answered 500 without it.
 Does not: shape errors for an API. `on_error` makes the body of a 413 or 500 (OpenAI's error
 object, for instance).
 
-Probes and `/metrics` are not logged: a line every ten seconds from each pod hides the rest.
+Probes and `/metrics` are not logged: a line every ten seconds from each pod hides the rest. The
+lists of tools that agents and the controller ask of MCP servers all the time are, at DEBUG.
 """
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
 import time
@@ -29,6 +31,8 @@ from kaos.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
+ROUTINE = frozenset({"server/discover", "subscriptions/listen", "tools/list"})
+"""What an MCP client says in `mcp-method` though nobody wants anything of the server."""
 MAX_BODY = 16 * 1024 * 1024
 _DRAIN = 1.0
 
@@ -102,7 +106,9 @@ class Observed:
         if scope["path"] in UNLOGGED:
             return
         metrics.http_requests(scope["method"], status, seconds)
-        log.info(
+        routine = status < 400 and _header(scope, b"mcp-method") in ROUTINE
+        log.log(
+            logging.DEBUG if routine else logging.INFO,
             "request",
             method=scope["method"],
             path=scope["path"],

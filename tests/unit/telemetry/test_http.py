@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from kaos.telemetry import serving
 from kaos.telemetry.http import Observed
+from kaos.testing.waiting import eventually
 
 
 async def echo(request: Request) -> Response:
@@ -131,3 +132,22 @@ async def test_one_line_a_request_and_none_for_probes(
         200,
         "ok",
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "level"),
+    [
+        ("/deaf", "tools/list", "debug"),
+        ("/deaf", "tools/call", "info"),
+        ("/nowhere", "tools/list", "info"),
+    ],
+)
+async def test_what_mcp_clients_ask_all_the_time_is_no_news(
+    url: str, http: aiohttp.ClientSession, path: str, method: str, level: str
+) -> None:
+    with capture_logs() as logged:
+        async with http.post(f"{url}{path}", headers={"mcp-method": method}):
+            pass
+        await eventually(lambda: any(line["event"] == "request" for line in logged))
+    (line,) = [line for line in logged if line["event"] == "request"]
+    assert line["log_level"] == level
