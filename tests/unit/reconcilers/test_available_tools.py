@@ -33,18 +33,19 @@ async def test_w11_available_tools_are_what_the_server_says(
         api.MCPServer, "echo", lambda s: s.status.get("availableTools")
     )
     assert found.status["availableTools"] == ["a", "b"]
-    assert cluster.servers.asked == [(found.status["endpoint"], False)]
+    assert set(cluster.servers.asked) == {(found.status["endpoint"], False)}
 
     # It is not forgotten while the server is away, and asked anew when it is back.
     await cluster.roll_out("mcpserver-echo", available=0)
     away = await cluster.eventually(api.MCPServer, "echo", lambda s: not s.status["ready"])
     assert away.status["availableTools"] == ["a", "b"]
     cluster.servers.tools["mcpserver-echo"] = ["c"]
+    asked = len(cluster.servers.asked)
     await cluster.roll_out("mcpserver-echo")
     await cluster.eventually(
         api.MCPServer, "echo", lambda s: s.status["availableTools"] == ["c"] and s.status["ready"]
     )
-    assert len(cluster.servers.asked) == 2
+    assert len(cluster.servers.asked) > asked
 
 
 async def test_a_server_that_does_not_say_is_ready_and_says_why(cluster: Cluster) -> None:
@@ -66,7 +67,7 @@ async def test_a_remote_server_is_asked_where_it_is(cluster: Cluster) -> None:
     await cluster.apply("MCPServer", "far", REMOTE)
     found = await cluster.eventually(api.MCPServer, "far", lambda s: s.status.get("availableTools"))
     assert found.status["availableTools"] == ["far"]
-    assert cluster.servers.asked == [(REMOTE["url"], False)]
+    assert set(cluster.servers.asked) == {(REMOTE["url"], False)}
 
     cluster.servers.tools["other.example"] = "connection refused"
     await cluster.patch(api.MCPServer, "far", {"spec": {"url": "http://other.example/mcp"}})
@@ -89,7 +90,7 @@ async def test_in_a_pod_no_address_inside_is_asked_for_somebody_elses_url() -> N
             await cluster.eventually(
                 api.MCPServer, name, lambda s: s.status.get("availableTools") == ["t"]
             )
-        assert sorted(public for _, public in cluster.servers.asked) == [False, True]
+        assert {public for _, public in cluster.servers.asked} == {False, True}
 
 
 async def test_a_new_server_of_the_same_name_has_none_of_the_old_ones_tools(
