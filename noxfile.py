@@ -6,7 +6,7 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "unit", "runtime", "chaos", "e2e", "docs"]
+nox.options.sessions = ["lint", "unit", "processes", "runtime", "chaos", "e2e", "docs"]
 nox.options.error_on_missing_interpreters = False
 # A user's own settings must not decide whether the tests pass.
 for name in ("KAOS_SERVICE_MAP", "PYTHONOPTIMIZE"):
@@ -19,6 +19,8 @@ ON_ANY_API_SERVER = (
     "tests/unit/runtime/test_program.py",
     "tests/unit/testing/test_fixtures.py",
 )
+# A worker more than there are cores: some of a test's time is spent waiting for a socket.
+WORKERS = ("-n", str(1 + (os.cpu_count() or 1)))
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -50,8 +52,14 @@ def lint(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """The fast tests; `-- --cov` counts the lines and branches they reach, at twice the time."""
     install(session, "test", "e2e", extras="local,modelapi")
-    # Two workers a core: half of a test's time is spent waiting for a process or a socket.
-    session.run("pytest", "-n", str(2 * (os.cpu_count() or 1)), *session.posargs)
+    session.run("pytest", *WORKERS, "-m", "not process", *session.posargs)
+
+
+@nox.session
+def processes(session: nox.Session) -> None:
+    """The tests beside them that start a program: of ours, a pod, a client of somebody else's."""
+    install(session, "test", "e2e", extras="local,modelapi")
+    session.run("pytest", *WORKERS, "-m", "process", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])

@@ -143,6 +143,7 @@ async def test_a2a_errors_are_the_protocols(
     assert "oops" in task["status"]["message"]["parts"][0]["text"]
 
 
+@pytest.mark.process
 async def test_neither_sdk_is_loaded_unasked() -> None:
     script = (
         "import sys, kaos.agent.app\n"

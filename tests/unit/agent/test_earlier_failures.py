@@ -251,6 +251,7 @@ async def test_r14_a_restart_loses_no_conversation(
     assert [message["content"] for message in model.requests[-1].messages[1:]] == ["a", "A", "b"]
 
 
+@pytest.mark.process
 def test_r12_and_r15_an_agent_loads_no_mock_and_nothing_it_does_not_use() -> None:
     program = (
         "import sys, json, kaos.agent.__main__;"

@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from kaos.runtime.webhooks.certificates import make
 
 _GET = """
@@ -23,6 +25,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.process
 async def test_tls_roots_that_are_read_late_are_those_of_the_machine(tmp_path: Path) -> None:
     pair = make(["localhost"], datetime.now(UTC))
     roots, key = tmp_path / "roots.pem", tmp_path / "key.pem"

@@ -290,6 +290,7 @@ print(mcp_door.MCPServer("real").name)
 """
 
 
+@pytest.mark.process
 async def test_the_client_comes_without_the_sdks_server_and_the_door_with_it(
     tool_server: str,
 ) -> None:

@@ -78,6 +78,7 @@ class TestSqlite(StoreContract):
             assert await texts(store, KEY) == ["one", "two"]
 
 
+@pytest.mark.process
 def test_an_agent_with_local_memory_loads_no_database() -> None:
     # Other tests load them, so the question is what the modules that everybody loads import.
     import subprocess  # noqa: PLC0415

@@ -9,9 +9,12 @@ import sys
 from typing import Any
 
 import aiohttp
+import pytest
 
 from kaos.testing.model import ScriptedModel, Turn
 from kaos.testing.waiting import eventually
+
+pytestmark = pytest.mark.process
 
 
 def environment(**changes: str) -> dict[str, str]:

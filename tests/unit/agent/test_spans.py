@@ -177,6 +177,7 @@ end()
 """
 
 
+@pytest.mark.process
 async def test_spans_and_metrics_arrive_at_a_collector() -> None:
     """And without an endpoint nothing of OpenTelemetry is even imported."""
     got: list[str] = []

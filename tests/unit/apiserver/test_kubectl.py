@@ -23,7 +23,7 @@ def find_kubectl() -> str:
 
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.process,
     pytest.mark.skipif(not find_kubectl(), reason="there is no kubectl"),
 ]
 

@@ -26,6 +26,8 @@ from starlette.routing import Route
 
 from kaos.local.apiserver.streams import stream_routes
 
+pytestmark = pytest.mark.process
+
 POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",

@@ -12,6 +12,8 @@ from kaos.cli import down
 from kaos.cli.main import app
 from kaos.local.state import State
 
+pytestmark = pytest.mark.process
+
 
 def holder(state: State, on_sigterm: str) -> subprocess.Popen[str]:
     """A process that owns the folder and does this when it is asked to end."""

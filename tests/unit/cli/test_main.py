@@ -20,6 +20,7 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.process
 def test_the_help_names_every_command_and_loads_none() -> None:
     code = (
         "import sys\n"

@@ -14,6 +14,8 @@ from kaos.cli.main import report, write_anything
 from kaos.cli.render import Progress
 from kaos.cli.resources import Key, Row
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # as Python's own are
 def test_an_answer_with_a_letter_that_the_terminal_lacks_is_no_failure(errors: str) -> None:

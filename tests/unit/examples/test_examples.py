@@ -203,6 +203,7 @@ async def test_01_copies_follow_their_source(bench: Bench) -> None:
     assert await bench.get(CONFIG_MAP, "source")
 
 
+@pytest.mark.process
 async def test_01_runs_as_a_program(bench: Bench, kaos_kubeconfig: Path) -> None:
     example = load("01")
     spec = {"source": "source", "copies": ["a"]}
@@ -279,6 +280,7 @@ async def test_04_a_change_of_a_config_map_restarts_who_uses_it(bench: Bench) ->
     assert digest(await bench.get(DEPLOYMENT, "other")) == ""
 
 
+@pytest.mark.process
 async def test_05_deployments_sleep_outside_of_their_hours(
     bench: Bench, kaos_kubeconfig: Path
 ) -> None:

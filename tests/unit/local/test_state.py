@@ -69,6 +69,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
         State(tmp_path / "file" / ".kaos").prepare()
 
 
+@pytest.mark.process
 def test_only_one_process_owns_the_folder(state: State) -> None:
     process = _holder(state)
     with process:

@@ -187,6 +187,7 @@ def test_names_and_overrides() -> None:
         parse_overrides("a")
 
 
+@pytest.mark.process
 async def test_the_last_line_of_the_process_is_the_sentence(ollama: FakeOllama) -> None:
     ollama.lines = [{"error": "file does not exist"}]
     async with running(ollama.app) as url:

@@ -224,3 +224,23 @@ def available(obj: Object) -> bool:
 
 
 __all__ = ["DEPLOYMENT", "POD", "SERVICE", "Cluster"]
+
+
+def main_status(obj: Object, name: str = "main") -> dict[str, Any]:
+    status = obj.status
+    groups = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    return next((c for c in groups if c["name"] == name), {"state": {}, "lastState": {}})
+
+
+def waiting(obj: Object) -> dict[str, Any]:
+    found: dict[str, Any] = main_status(obj)["state"].get("waiting", {})
+    return found
+
+
+def process_of(obj: Object, name: str = "main") -> int:
+    return int(main_status(obj, name)["containerID"].removeprefix("process://"))
+
+
+async def logs(small: Cluster, name: str, container: str = "main", **options: Any) -> str:
+    pieces = [p async for p in small.node.read_logs("default", name, container, **options)]
+    return b"".join(pieces).decode()

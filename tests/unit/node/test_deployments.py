@@ -21,6 +21,8 @@ from tests.unit.node.harness import (
     service,
 )
 
+pytestmark = pytest.mark.process
+
 
 def reason(obj: Object, kind: str) -> str:
     found = [c for c in obj.status.get("conditions") or [] if c["type"] == kind]

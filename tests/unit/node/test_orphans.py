@@ -15,6 +15,8 @@ import pytest
 from kaos.local.node import orphans
 from kaos.local.node.orphans import STATE_VARIABLE, ProcessRecords, identity, reap
 
+pytestmark = pytest.mark.process
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux only")
 SLEEP = "import time; time.sleep(60)"
 

@@ -1,7 +1,6 @@
 """Pods on a whole small cluster: real processes, the embedded API server."""
 
 import asyncio
-import base64
 import os
 import signal
 from pathlib import Path
@@ -12,40 +11,26 @@ import pytest
 from kaos.local.node import Node, PortTaken, pods
 from kaos.local.node.orphans import identity
 from kaos.local.node.volumes import Volumes
-from kaos.runtime import CONFIG_MAP, EVENT, PERSISTENT_VOLUME_CLAIM, ClusterConfig, Object
+from kaos.runtime import CONFIG_MAP, EVENT, ClusterConfig, Object
 from tests.unit.node.harness import (
     POD,
     Cluster,
     cluster,
     container,
     eventually,
+    logs,
+    main_status,
     pod,
+    process_of,
     ready,
     server_container,
     service,
+    waiting,
 )
 
+pytestmark = pytest.mark.process
+
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
-
-
-def main_status(obj: Object, name: str = "main") -> dict[str, Any]:
-    status = obj.status
-    groups = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
-    return next((c for c in groups if c["name"] == name), {"state": {}, "lastState": {}})
-
-
-def waiting(obj: Object) -> dict[str, Any]:
-    found: dict[str, Any] = main_status(obj)["state"].get("waiting", {})
-    return found
-
-
-def process_of(obj: Object, name: str = "main") -> int:
-    return int(main_status(obj, name)["containerID"].removeprefix("process://"))
-
-
-async def logs(small: Cluster, name: str, container: str = "main", **options: Any) -> str:
-    pieces = [p async for p in small.node.read_logs("default", name, container, **options)]
-    return b"".join(pieces).decode()
 
 
 async def until_up(small: Cluster, name: str) -> Object:
@@ -164,114 +149,6 @@ async def test_a_program_that_does_not_exist_is_a_start_error(small: Cluster) ->
     ended = main_status(found)["lastState"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
     assert "no-such-program" in ended["message"]
-
-
-async def test_variables_from_config_maps_and_secrets_arrive_when_they_exist(
-    small: Cluster,
-) -> None:
-    code = "import os; print(os.environ['COLOR'], os.environ['KEY'], os.environ['ME'], flush=True)"
-    env = [
-        {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "color"}}},
-        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}},
-        {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-    ]
-    await small.client.create(pod("web", container(code, env=env), restartPolicy="Never"))
-    found = await small.until(
-        POD, "web", lambda p: waiting(p).get("reason") == "CreateContainerConfigError"
-    )
-    assert waiting(found)["message"] == "ConfigMap default/c not found"
-    meta = {"namespace": "default"}
-    key = base64.b64encode(b"hush").decode()
-    for body in (
-        {"kind": "ConfigMap", "metadata": {"name": "c", **meta}, "data": {"color": "blue"}},
-        {"kind": "Secret", "metadata": {"name": "s", **meta}, "data": {"key": key}},
-    ):
-        await small.client.create({"apiVersion": "v1", **body})
-    await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
-    assert await logs(small, "web") == "blue hush web\n"
-
-
-async def test_volumes_hold_files_are_shared_and_go_with_the_pod(small: Cluster) -> None:
-    await small.client.create(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "c", "namespace": "default"},
-            "data": {"a.txt": "content"},
-        }
-    )
-    volumes = [{"name": "conf", "configMap": {"name": "c"}}, {"name": "data", "emptyDir": {}}]
-    mounts = [{"name": "conf", "mountPath": "/etc/conf"}, {"name": "data", "mountPath": "/data"}]
-    write = "import sys, shutil; shutil.copy(*sys.argv[1:])"
-    read = "import sys; print(open(sys.argv[1]).read())"
-    init = {
-        **container(write, args=["/etc/conf/a.txt", "/data/b.txt"], volumeMounts=mounts),
-        "name": "copy",
-    }
-    main = container(read, args=["/data/b.txt"], volumeMounts=mounts)
-    spec = {"initContainers": [init], "volumes": volumes, "restartPolicy": "Never"}
-    await small.client.create(pod("web", main, **spec))
-    found = await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
-    assert await logs(small, "web") == "content\n"
-    assert main_status(found, "copy")["state"]["terminated"]["reason"] == "Completed"
-
-
-async def test_a_running_pod_gets_the_news_of_its_secret_in_its_files(
-    small: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kaos.local.node.podworker._VOLUME_REFRESH", 0.05)
-
-    def secret(value: str) -> dict[str, Any]:
-        meta = {"name": "s", "namespace": "default"}
-        data = {"key": base64.b64encode(value.encode()).decode()}
-        return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}
-
-    await small.client.apply(secret("old"))
-    read = "import sys, time\nwhile open(sys.argv[1]).read() != 'new': time.sleep(0.02)"
-    mounts = [{"name": "s", "mountPath": "/etc/s"}]
-    main = container(read, args=["/etc/s/key"], volumeMounts=mounts)
-    volumes = [{"name": "s", "projected": {"sources": [{"secret": {"name": "s"}}]}}]
-    await small.client.create(pod("web", main, volumes=volumes, restartPolicy="Never"))
-    started = await small.until(POD, "web", ready)
-    await small.client.apply(secret("new"))
-    ended = await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
-    assert process_of(ended) == process_of(started)
-
-
-async def test_a_missing_volume_keeps_the_pod_waiting_and_says_which(small: Cluster) -> None:
-    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "models"}}]
-    mounts = [{"name": "data", "mountPath": "/data"}]
-    code = "import sys; open(sys.argv[1], 'a').write('x'); print(open(sys.argv[1]).read())"
-    main = container(code, args=["/data/file"], volumeMounts=mounts)
-    body = pod("web", main, volumes=volumes, restartPolicy="Never")
-    await small.client.create(body)
-    found = await small.until(POD, "web", lambda p: "models" in waiting(p).get("message", ""))
-    assert waiting(found)["reason"] == "ContainerCreating"
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models", "namespace": "default"},
-        "spec": {"resources": {"requests": {"storage": "2Gi"}}, "accessModes": ["ReadWriteOnce"]},
-    }
-    await small.client.create(claim)
-    bound = await small.until(
-        PERSISTENT_VOLUME_CLAIM, "models", lambda c: c.status.get("phase") == "Bound"
-    )
-    assert bound.status["capacity"] == {"storage": "2Gi"}
-    await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
-    await small.client.delete(POD, "web", "default")
-    await small.until_gone(POD, "web")
-    await small.client.create(body)
-    await small.until(POD, "web", lambda p: p.status.get("phase") == "Succeeded")
-    assert await logs(small, "web") == "xx\n"  # the claim outlives the pod
-    await small.client.delete(POD, "web", "default")
-    await small.client.delete(PERSISTENT_VOLUME_CLAIM, "models", "default")
-    folder = small.folder / "volumes" / "default" / "models"
-
-    async def removed() -> bool:
-        return not folder.exists()
-
-    await eventually(removed)
 
 
 async def test_init_containers_run_in_order_and_a_failed_one_fails_a_never_pod(

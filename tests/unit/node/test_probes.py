@@ -130,11 +130,13 @@ def get(query: str, port: object = "http", **fields: Any) -> Probe:
     return Probe("readiness", action)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("status", [200, 204, 302, 399])
 async def test_http_success(prober: Prober, status: int) -> None:
     await prober.once(get(f"status={status}", 8000))
 
 
+@pytest.mark.process
 async def test_http_failures_say_what_came(prober: Prober) -> None:
     with pytest.raises(ProbeError, match=r"statuscode: 503 \(why\)"):
         await prober.once(get("status=503"))
@@ -147,6 +149,7 @@ async def test_http_failures_say_what_came(prober: Prober) -> None:
         await prober.once(get("status=200", 81))
 
 
+@pytest.mark.process
 async def test_tcp_and_grpc_probes_connect(prober: Prober) -> None:
     await prober.once(Probe("liveness", {"tcpSocket": {"port": "http"}}))
     await prober.once(Probe("liveness", {"grpc": {"port": 8000}}))
@@ -154,6 +157,7 @@ async def test_tcp_and_grpc_probes_connect(prober: Prober) -> None:
         await prober.once(Probe("liveness", {"tcpSocket": {"port": 9}}))
 
 
+@pytest.mark.process
 async def test_exec_probes(prober: Prober) -> None:
     def command(code: str, **fields: Any) -> Probe:
         return Probe("liveness", {"exec": {"command": [code]}}, timeout=5, **fields)

@@ -14,6 +14,8 @@ import pytest
 from kaos.local.node.orphans import identity
 from kaos.local.node.process import Exit, Process, StartError, running
 
+pytestmark = pytest.mark.process
+
 ENV = {"PATH": os.environ["PATH"]}
 
 

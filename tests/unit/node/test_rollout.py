@@ -12,6 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kaos.local.node.rollout import Bounds, PodFacts, plan, pod_facts, template_hash
 from kaos.local.node.status import parse_timestamp
 
+pytestmark = pytest.mark.process
+
 HALF = {"maxSurge": "50%", "maxUnavailable": 9}
 NOW = parse_timestamp("2026-01-01T00:01:00Z")
 

@@ -81,7 +81,7 @@ needs_weights = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @needs_weights
 async def test_the_real_model_talks_calls_tools_and_comes_back(tmp_path: Path) -> None:
     store = Store(REAL.weights, tmp_path, (SMOLLM2,))

@@ -31,6 +31,8 @@ from kaos.testing.inprocess import CONFIG, InProcess
 from kaos.testing.running import running
 from kaos.testing.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 
 class ThingSpec(BaseModel):
     size: int = Field(default=1, ge=1)

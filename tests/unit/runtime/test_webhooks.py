@@ -313,6 +313,7 @@ def test_an_endpoint_that_cannot_be_called_is_refused(wrong: dict[str, str]) -> 
         Endpoint(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.process
 def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
     import subprocess  # noqa: PLC0415
     import sys  # noqa: PLC0415

@@ -48,6 +48,7 @@ async def test_a_websocket_that_nobody_wants_is_refused() -> None:
     assert refused.value.status == 403
 
 
+@pytest.mark.process
 def test_neither_is_loaded_before() -> None:
     code = "import sys, kaos.telemetry.serving; print({'hpack', 'wsproto'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -67,6 +67,7 @@ async def test_what_is_left_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) 
     assert ended == ["sent"]
 
 
+@pytest.mark.process
 def test_without_otel_it_costs_nothing() -> None:
     code = (
         "import sys; from kaos.telemetry.traced import traced; app = object();"

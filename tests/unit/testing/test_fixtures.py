@@ -31,6 +31,8 @@ from kaos.testing.inprocess import CONFIG, InProcess
 from kaos.testing.running import hosted, running
 from kaos.testing.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 pytest_plugins = ["pytester"]
 
 

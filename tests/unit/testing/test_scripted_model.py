@@ -161,6 +161,7 @@ async def test_a_script_can_be_replaced_and_a_wrong_one_is_refused(
             assert "txet" in await answer.text()
 
 
+@pytest.mark.process
 def test_a_missing_script_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kaos.testing.model", "--script", str(tmp_path / "none")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -25,6 +25,8 @@ from kaos.toolserver.server import build_app, build_server
 from kaos.toolserver.upstream import Child, Remote, Upstream
 from tests.unit.toolserver.test_server import text
 
+pytestmark = pytest.mark.process
+
 STUB = str(Path(__file__).with_name("stub.py"))
 
 

@@ -107,6 +107,7 @@ async def test_a_python_package_is_installed_once_into_its_folder(
     assert ran[1][-2:] == ["--", "stub[x]==1.2"]
 
 
+@pytest.mark.process
 async def test_what_a_tool_says_of_its_failure_is_one_line() -> None:
     script = "import sys; print('ERROR: no such thing\\nERROR: bye\\n\\nhint'); sys.exit(1)"
     with pytest.raises(PackageError, match=r"failed: ERROR: no such thing$"):
@@ -143,6 +144,7 @@ def image_with(folder: Path, name: str, program: str | dict[str, str]) -> None:
     (home / "main.js").write_text("console.log(JSON.stringify(process.argv.slice(2)))\n")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
 @pytest.mark.parametrize("version", ["", "@1.0.0"])
 async def test_a_node_package_of_the_image_runs_as_it_is(tmp_path: Path, version: str) -> None:

@@ -155,6 +155,7 @@ async def start(**env: str) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("env", "status", "last"),
     [
@@ -182,7 +183,7 @@ async def test_the_last_line_says_why(env: dict[str, str], status: int, last: st
     assert err.decode().splitlines()[-1] == last
 
 
-@pytest.mark.slow
+@pytest.mark.process
 async def test_the_process_ends_when_told_to_even_with_a_tool_that_does_not() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
