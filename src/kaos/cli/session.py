@@ -36,6 +36,7 @@ from kaos.runtime import Client
 from kaos.telemetry import logs
 
 INTERRUPTED = 130
+_ONE_SIGNAL = 0.3  # seconds in which a second one is no impatience: timeout(1) sends two at once
 _RETURN_PATIENCE = 30.0  # for what a cluster had before: one of them may be broken on purpose
 
 
@@ -76,6 +77,7 @@ class _Session:
         self, request: Request, manifests: list[Manifest], process: ClusterProcess | None
     ) -> None:
         self.interrupts = 0
+        self._interrupted = float("-inf")
         self.on_interrupt: Callable[[], object] = lambda: None
         self.steady = False
         self.finished = False
@@ -87,6 +89,10 @@ class _Session:
 
     def interrupted(self) -> None:
         """A signal came: stop in order, or at once when it is the second."""
+        now = time.monotonic()
+        if now < self._interrupted + _ONE_SIGNAL:
+            return
+        self._interrupted = now
         self.interrupts += 1
         if self.interrupts > 1 and self._process is not None:
             self._process.kill()

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_the_second_ctrl_c_kills(kaos: Kaos, up: subprocess.Popen[bytes]) -> Non
     os.kill(kaos.cluster_pid(), signal.SIGSTOP)  # it will not stop in order
     up.send_signal(signal.SIGINT)
     kaos.wait_for_output("Stopping everything", up)
+    time.sleep(0.5)  # no hand is faster
     up.send_signal(signal.SIGINT)
     up.wait(40)
     assert kaos.left_behind() == []

@@ -69,7 +69,22 @@ async def test_what_comes_back_broken_does_not_keep_a_cluster_from_coming_up(
         def update(self, rows: list[Row]) -> None:
             assert rows
 
-    session = _Session(Request(State(tmp_path), timeout=0.1), [], None)
-    session._out = console()
-    await session._return(Broken(), Shows())  # type: ignore[arg-type]
+    made = _Session(Request(State(tmp_path), timeout=0.1), [], None)
+    made._out = console()
+    await made._return(Broken(), Shows())  # type: ignore[arg-type]
     assert 'Agent/assistant is not ready: ModelAPI "m" does not exist' in capsys.readouterr().out
+
+
+def test_the_two_signals_of_timeout_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timeout(1) signals its child, and then its group: `kaos up` was killed instead of ended."""
+    now = 100.0
+    monkeypatch.setattr("kaos.cli.session.time.monotonic", lambda: now)
+    made = _Session(Request(State(tmp_path), timeout=1), [], None)
+    for _ in range(2):
+        made.interrupted()
+    assert made.interrupts == 1
+    now += 0.5
+    made.interrupted()
+    assert made.interrupts == 2
