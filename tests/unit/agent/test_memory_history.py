@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos.agent.memory.history import continue_, fit, tokens
+from kaos.agent.memory.history import continue_, fit, kept, tokens
 
 ALL = 10**9
 Message = dict[str, Any]
@@ -20,7 +20,7 @@ def said(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-CALL = {
+CALL: Message = {
     "role": "assistant",
     "content": None,
     "tool_calls": [
@@ -143,3 +143,36 @@ def test_however_a_caller_sends_a_conversation_the_session_and_the_prompts_are_t
         ]
         session += [*joined.new, said(answers)]
     assert [m["content"] for m in session] == [text for turn in turns for text in turn]
+
+
+def test_a_call_is_known_whatever_the_order_of_its_fields() -> None:
+    """openai's client sends `{arguments, name}` back: each session with tools was stored twice."""
+    function = {"arguments": "{}", "name": "weather"}
+    theirs = {**CALL, "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+    known = [user("a"), said("A"), user("w"), CALL]
+    joined = continue_(known, [user("w"), theirs, RESULT], ALL)
+    assert joined.new == [RESULT]
+    assert joined.prompt == [user("a"), said("A"), user("w"), theirs, RESULT]
+
+
+def test_a_call_that_the_caller_never_answered_is_left_out() -> None:
+    """Model APIs refuse a call without its result, so each later request of the session failed."""
+    joined = continue_([user("w"), CALL], [user("never mind")], ALL)
+    assert joined.prompt == [user("w"), user("never mind")]
+    more = {**CALL, "content": "Wait.", "tool_calls": [*CALL["tool_calls"], {"id": "c2"}]}
+    joined = continue_([user("w"), more, RESULT, said("rain")], [user("and?")], ALL)
+    assert joined.prompt[1] == {**more, "tool_calls": CALL["tool_calls"]}
+
+
+def test_a_result_comes_with_its_call_whatever_that_costs() -> None:
+    """A long question was cut away, and the model got a result of nothing."""
+    known = [user("a"), said("A"), user("w" * 1000), CALL]
+    joined = continue_(known, [RESULT], 200)
+    assert joined.prompt == [user("w" * 1000), CALL, RESULT]
+    assert joined.new == [RESULT]
+
+
+def test_an_answer_without_text_is_remembered_as_one() -> None:
+    """null content without a call is refused by model APIs."""
+    assert kept({"role": "assistant", "content": None}) == {"role": "assistant", "content": ""}
+    assert kept(CALL)["content"] is None

@@ -66,7 +66,12 @@ def continue_(known: Sequence[Message], asked: list[Message], limit: int) -> Con
     own = any(message["role"] == "assistant" for message in said)
     joined = _joined(known, said)
     if joined or not own:
-        before = fit(known[: max(0, len(known) - joined)], limit)
+        older = known[: max(0, len(known) - joined)]
+        before = fit(older, limit)
+        if said and said[0]["role"] == "tool":
+            # What the result answers goes with it, whatever it costs.
+            before = list(older[min(len(older) - len(before), _last_call(older)) :])
+        before = _settled(before, said)
     else:
         joined, before = _last_known(known, said), []
     new = [kept(message) for message in said[joined:] if message["role"] not in SYSTEM_ROLES]
@@ -87,6 +92,32 @@ def fit(messages: Sequence[Message], limit: int) -> list[Message]:
     return list(messages[start:])
 
 
+def _last_call(messages: Sequence[Message]) -> int:
+    """Return where the turn begins in which tools were called last."""
+    place = len(messages)
+    while place > 0 and not messages[place - 1].get("tool_calls"):
+        place -= 1
+    while place > 0 and messages[place - 1]["role"] != "user":
+        place -= 1
+    return place - 1 if place else len(messages)
+
+
+def _settled(before: Sequence[Message], said: Sequence[Message]) -> list[Message]:
+    """Leave out calls that were handed to a caller who never answered: model APIs refuse them."""
+    answered = {m.get("tool_call_id") for m in (*before, *said) if m["role"] == "tool"}
+    settled = []
+    for message in before:
+        if calls := message.get("tool_calls"):
+            made = [call for call in calls if call.get("id") in answered]
+            if not made and not message.get("content"):
+                continue
+            message = {name: value for name, value in message.items() if name != "tool_calls"}  # noqa: PLW2901
+            if made:
+                message["tool_calls"] = made
+        settled.append(message)
+    return settled
+
+
 def tokens(message: Message) -> int:
     """Estimate what a message costs."""
     content = message.get("content")
@@ -99,7 +130,10 @@ def tokens(message: Message) -> int:
 def kept(message: Message) -> Message:
     """Return what is remembered of a message: the standard fields."""
     more = {name: message[name] for name in _KEPT if message.get(name) is not None}
-    return {"role": message["role"], "content": message.get("content"), **more}
+    content = message.get("content")
+    if content is None and not message.get("tool_calls"):
+        content = ""  # null is for calls alone, model APIs say
+    return {"role": message["role"], "content": content, **more}
 
 
 def _joined(known: Sequence[Message], said: Sequence[Message]) -> int:
@@ -133,5 +167,13 @@ def _signature(message: Message) -> tuple[object, ...]:
         message["role"],
         parts or text_of(message).strip(),
         message.get("tool_call_id"),
-        to_json([call.get("function") for call in calls if isinstance(call, dict)]),
+        to_json([_called(call) for call in calls]),
     )
+
+
+def _called(call: object) -> list[object]:
+    """What a call asks for; clients order its fields in their own way."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return [call]
+    return [function.get("name"), function.get("arguments")]
