@@ -19,6 +19,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import aiohttp
@@ -35,7 +36,7 @@ from kaos.agent.errors import (
     RateLimited,
     reason,
 )
-from kaos.agent.openai import Json, Turn, usage_of
+from kaos.agent.openai import Json, Turn, text_of, usage_of
 from kaos.agent.runs import Emit
 
 log = structlog.get_logger(__name__)
@@ -154,7 +155,7 @@ class _Answer:
     begun: bool = False
     _texts: dict[str, list[str]] = field(default_factory=dict)
     _extra: Json = field(default_factory=dict)
-    _calls: dict[int, Json] = field(default_factory=dict)
+    _calls: list[Json] = field(default_factory=list)
     _finish: str | None = None
     _usage: dict[str, int] = field(default_factory=dict)
 
@@ -173,6 +174,8 @@ class _Answer:
             return
         for call in delta.get("tool_calls") or ():
             self._add_call(call)
+        if isinstance(delta.get("content"), list):
+            delta = {**delta, "content": text_of(delta)}
         shown = {name: value for name, value in delta.items() if name not in _OWN_FIELDS and value}
         for name, value in shown.items():
             if isinstance(value, str):
@@ -186,16 +189,33 @@ class _Answer:
     def _add_call(self, piece: Any) -> None:
         if not isinstance(piece, dict):
             return
-        index = piece.get("index")
-        if not isinstance(index, int):
-            # Some servers leave the index out and send each call whole.
-            index = len(self._calls) if piece.get("id") or not self._calls else max(self._calls)
-        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
         function = piece.get("function") or {}
+        if not isinstance(function, dict):
+            raise _failed("the model's answer calls a function that is no object")
+        call = self._call_of(piece, begins=bool(function.get("name")))
         call["id"] = piece.get("id") or call["id"]
         call["name"] = function.get("name") or call["name"]
         arguments = function.get("arguments")
         call["arguments"] += arguments if isinstance(arguments, str) else _as_text(arguments)
+
+    def _call_of(self, piece: Json, *, begins: bool) -> Json:
+        """Return the call that a piece belongs to.
+
+        Ollama and adapters of Gemini send each call whole, all with the index 0 (ollama#15457);
+        others leave the index out; old vLLM gave each further piece an id of its own.
+        """
+        index, given = piece.get("index"), piece.get("id")
+        if isinstance(index, int):
+            same = [call for call in self._calls if call["index"] == index]
+            new = not same or (begins and given and same[-1]["id"] not in ("", given))
+        else:
+            same, new = self._calls, bool(given) or not self._calls
+            index = len(self._calls)
+        if new:
+            call: Json = {"index": index, "id": "", "name": "", "arguments": ""}
+            self._calls.append(call)
+            return call
+        return same[-1]
 
     def turn(self) -> Turn:
         """Return the answer, if it is complete.
@@ -214,7 +234,7 @@ class _Answer:
                     "type": "function",
                     "function": {"name": call["name"], "arguments": call["arguments"]},
                 }
-                for _, call in sorted(self._calls.items())
+                for call in sorted(self._calls, key=itemgetter("index"))
             ]
         return Turn(message=message, finish_reason=self._finish, usage=self._usage)
 

@@ -233,3 +233,46 @@ async def test_what_will_not_pass_is_not_tried_again(complete: Complete, status:
 async def test_what_cannot_be_sent_is_the_callers_mistake(complete: Complete) -> None:
     with pytest.raises(BadRequest):
         await complete(messages=["\ud800"])
+
+
+@pytest.mark.parametrize("index", [{"index": 0}, {}])
+async def test_whole_calls_that_share_an_index_stay_apart(complete: Complete, index: Json) -> None:
+    """ollama#15457: two parallel calls became one, with both arguments and the last name."""
+    calls = [
+        piece(f'{{"n": {n}}}', id=f"c{n}", function={"name": f"f{n}"}, **index) for n in range(2)
+    ]
+    turn, _ = await complete(
+        sse(*(delta(tool_calls=[call]) for call in calls), delta("tool_calls"))
+    )
+    made = [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in _calls(turn)]
+    assert made == [("c0", "f0", '{"n": 0}'), ("c1", "f1", '{"n": 1}')]
+
+
+async def test_a_further_piece_with_an_id_of_its_own_is_no_new_call(complete: Complete) -> None:
+    """vLLM before 0.9 gave each piece of a call a new id."""
+    first = piece('{"n"', index=0, id="a", function={"name": "f"})
+    turn, _ = await complete(
+        sse(
+            delta(tool_calls=[first]),
+            delta(tool_calls=[piece(": 1}", index=0, id="b")]),
+            delta("tool_calls"),
+        )
+    )
+    (call,) = _calls(turn)
+    assert call["function"] == {"name": "f", "arguments": '{"n": 1}'}
+
+
+async def test_content_in_parts_is_text(complete: Complete) -> None:
+    parts = [{"type": "text", "text": "a"}]
+    turn, deltas = await complete(sse(delta(content=parts), delta("stop")))
+    assert (turn["message"]["content"], deltas) == ("a", [{"content": "a"}])
+
+
+async def test_a_function_that_is_no_object_is_a_failed_answer(complete: Complete) -> None:
+    with pytest.raises(ModelFailed, match="no object"):
+        await complete(sse(delta(tool_calls=[{"id": "c", "function": "f"}]), delta("stop")))
+
+
+def _calls(turn: Turn) -> list[Json]:
+    found: list[Json] = turn["message"]["tool_calls"]
+    return found
