@@ -19,7 +19,8 @@ Decisions:
   calls only, and the agent's are not made: the caller cannot answer those, and the model will
   ask for them again.
 - Text the model writes beside its calls is part of the answer, streamed or not, each piece a
-  paragraph: the two ways give the same text.
+  paragraph: the two ways give the same text. With a `response_format` it is not, since it would
+  be no JSON: then an answer is shown when it is known to call no tool.
 - A caller's `tool_choice` that forces a call holds for the first answer only, or the loop
   would never end.
 """
@@ -38,6 +39,7 @@ from kaos.agent.tools import CallContext, Toolbox, fitting_name
 Show = Callable[[Json], Awaitable[None]]
 _PARAGRAPH = "\n\n"
 _ONLY_WITH_TOOLS = ("parallel_tool_calls",)
+_BROKEN_OFF = ("length", "content_filter")
 _NOT_DECIDED = "This call was not allowed."
 
 
@@ -110,9 +112,17 @@ class Conversation:
     _said: list[str] = field(default_factory=list)
     _break_due: bool = False
     _called: int = 0
+    _held: list[Json] = field(default_factory=list)
 
     async def hold(self) -> Outcome:
         """Run the loop to its end."""
+        outcome = await self._hold()
+        if self.show is not None:
+            for delta in self._held:
+                await self.show(delta)
+        return outcome
+
+    async def _hold(self) -> Outcome:
         messages = with_instructions(self.instructions, self.request.messages)
         choice = self.request.tool_choice
         for _ in range(self.budgets.steps):
@@ -120,10 +130,12 @@ class Conversation:
             calls: list[Json] = turn["message"].get("tool_calls") or []
             if cut := turn.get("limit"):
                 return await self._stopped(cut)
-            if not calls:
-                return self._ended(turn)
+            if not calls or choice == "none":
+                return self._ended(turn)  # some models call what they must not
             if theirs := [call for call in calls if self.tools.is_callers(call)]:
                 return self._handed_back(turn, theirs)
+            if turn["finish_reason"] in _BROKEN_OFF:
+                return self._ended(turn)  # the last call is not all there
             if spent := self._spent():
                 return await self._stopped(spent)
             answers, limit = await self._call(calls)
@@ -136,6 +148,8 @@ class Conversation:
         else:
             limit = "max_steps"
         turn = await self._ask(messages, "none")
+        if not self._said:
+            return await self._stopped(turn.get("limit", "") or limit)
         return Outcome(self._message(turn), "length", turn.get("limit", "") or limit)
 
     async def _ask(self, messages: list[Message], choice: str | Json | None) -> Turn:
@@ -148,6 +162,9 @@ class Conversation:
             for name in _ONLY_WITH_TOOLS:
                 body.pop(name, None)
         left = self._seconds_left()
+        if self._structured:
+            self._said.clear()
+            self._held.clear()
 
         async def work(step: Step) -> Json:
             pieces: list[str] = []
@@ -218,10 +235,19 @@ class Conversation:
     async def _show(self, delta: Json) -> None:
         if self.show is None:
             return
+        if self._structured and self.tools.definitions:
+            self._held.append(delta)
+            return
         if self._break_due and delta.get("content"):
             self._break_due = False
             delta = {**delta, "content": _PARAGRAPH + delta["content"]}
         await self.show(delta)
+
+    @property
+    def _structured(self) -> bool:
+        """Whether the caller parses the answer, so that nothing may stand before it."""
+        wanted = self.request.parameters.get("response_format")
+        return isinstance(wanted, dict) and wanted.get("type") not in (None, "text")
 
     def _message(self, turn: Turn) -> Message:
         kept = {name: value for name, value in turn["message"].items() if name != "tool_calls"}
@@ -234,7 +260,9 @@ class Conversation:
         return Outcome(self._message(turn), reason)
 
     def _handed_back(self, turn: Turn, calls: list[Json]) -> Outcome:
-        return Outcome({**self._message(turn), "tool_calls": calls}, "tool_calls")
+        finish = turn["finish_reason"]
+        reason = finish if finish in _BROKEN_OFF else "tool_calls"
+        return Outcome({**self._message(turn), "tool_calls": calls}, reason)
 
     async def _stopped(self, limit: str) -> Outcome:
         """End without another answer; who has got nothing yet is told why."""

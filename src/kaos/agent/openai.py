@@ -9,6 +9,7 @@ caller wrote them; JSON is always made by a JSON library (an earlier agent strea
 Does not: judge sampling parameters. The model does, and its 400 becomes ours.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -73,10 +74,15 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class _Call(_Lenient):
+    function: Json | None = None
+    custom: Json | None = None
+
+
 class _Message(_Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Json] | None = None
-    tool_calls: list[Json] | None = None
+    tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
 
 
@@ -138,6 +144,9 @@ def decode_request(body: bytes) -> ChatRequest:
         issue = error.errors(include_url=False, include_input=False)[0]
         param = ".".join(str(part) for part in issue["loc"])
         raise BadRequest(f"{param}: {issue['msg']}", param=param) from error
+    for name in PASSED_THROUGH:
+        if isinstance(raw.get(name), float) and math.isinf(raw[name]):  # 1e999, say
+            raise BadRequest(f"{name}: the number is too large", param=name)
     options = checked.stream_options
     metadata = raw.get("metadata")
     session = metadata.get("session_id") if isinstance(metadata, dict) else None

@@ -139,11 +139,17 @@ def _plain(message: Message) -> Message:
         return message
     blocks = [text_of(message)] if message.get("content") else []
     for call in calls:
-        function = call["function"]
-        name = to_json(function["name"]).decode()
-        arguments = function.get("arguments") or "{}"
+        name, arguments = _called(call)
         blocks.append(f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>')
     return {"role": "assistant", "content": "\n".join(blocks)}
+
+
+def _called(call: Json) -> tuple[str, str]:
+    """Return a call's name and arguments, as JSON; a custom tool's input is its one argument."""
+    function: Json = call.get("function") or call.get("custom") or {}
+    arguments = function.get("arguments") or {k: v for k, v in function.items() if k == "input"}
+    text = arguments if isinstance(arguments, str) else to_json(arguments).decode()
+    return to_json(function.get("name") or "").decode(), text
 
 
 def _with_system(text: str, messages: list[Message]) -> list[Message]:
