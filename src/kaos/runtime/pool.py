@@ -207,7 +207,7 @@ class HttpTransport:
         self._count(request, "deadline" if late else "error")
         reason = str(error) or type(error).__name__
         if late and not str(error):
-            reason = f"no answer in {request.timeout:g} s"
+            reason = f"no answer in {request.timeout:.3g} s"
         return Unreachable(str(request), reason)
 
     def _count(self, request: HttpRequest, code: str, seconds: float | None = None) -> None:

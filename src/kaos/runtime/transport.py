@@ -1,8 +1,9 @@
 """One exchange with the API server: the protocol of a transport, and when to try again.
 
-Guarantees: every request has a deadline; a 429 or 5xx answer is tried again within it, after
-Retry-After, when that is safe. A write that is under way when its task is cancelled still runs to
-its answer, so a reconcile is never left wondering whether its write happened.
+Guarantees: every request has one deadline, and what is tried again gets what is left of it; a 429
+or 5xx answer is tried again, after Retry-After, when that is safe. A write that is under way when
+its task is cancelled still runs to its answer, so a reconcile is never left wondering whether its
+write happened.
 Does not: know kinds or objects, or HTTP: `pool.HttpTransport` does. Answers that say no are
 returned, not raised.
 Which failures taught it: httpx gets slower the more requests are in flight and hangs for ever on
@@ -13,7 +14,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -132,4 +133,6 @@ async def send(transport: Transport, request: HttpRequest) -> HttpResponse:
             return answer
         await asyncio.sleep(wait)
         delay *= 2
+        left = deadline - asyncio.get_running_loop().time()
+        request = replace(request, timeout=max(left, 0.0))
     raise AssertionError

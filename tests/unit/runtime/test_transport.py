@@ -263,6 +263,26 @@ async def test_a_read_is_tried_again_within_its_deadline() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_second_attempt_gets_what_the_first_left_of_the_deadline() -> None:
+    """It began anew with each attempt: a deadline of 30 s ended after 59 s."""
+    server = fake()
+    tries = 0
+
+    async def hanging(request: HttpRequest) -> HttpResponse:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(request.timeout - 1 if tries == 1 else request.timeout)
+        raise refused(request)
+
+    server.request = hanging  # type: ignore[method-assign]
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(Unreachable):
+        await send(server, READ)
+    assert tries == 2
+    assert asyncio.get_running_loop().time() - start <= READ.timeout
+
+
+@pytest.mark.looptime
 async def test_a_write_under_way_is_answered_though_its_task_is_cancelled() -> None:
     """controller-runtime#967: a stop in mid-write left nobody knowing whether it happened."""
     server = fake()
