@@ -20,13 +20,13 @@ be read changes nothing that runs: it is told on every server that would have to
 
 from typing import Any
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kaos.api import EnvVar, InvalidSpecError, MCPServer, ServerType
 from kaos.api.compat import RUNTIMES
 from kaos.api.meta import Model
 from kaos.api.pod import EnvVars
+from kaos.reconcilers.children.user_yaml import UserYamlError, load
 from kaos.reconcilers.children.workload import literal
 from kaos.runtime import Object
 
@@ -106,9 +106,9 @@ def _entries(registry: Object | None) -> dict[str, Any]:
     if registry is None:
         return {}
     try:
-        document = yaml.safe_load((registry.get("data") or {}).get(KEY, "")) or {}
+        document = load((registry.get("data") or {}).get(KEY, "")) or {}
         return _ENTRIES.validate_python(document.get("runtimes", document) or {}, strict=True)
-    except (yaml.YAMLError, ValidationError, AttributeError) as error:
+    except (UserYamlError, ValidationError, AttributeError) as error:
         words = " ".join(str(error).split())[:200]
         raise InvalidSpecError(f'ConfigMap "{NAME}": {KEY} cannot be used: {words}') from error
 

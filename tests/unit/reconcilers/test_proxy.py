@@ -111,7 +111,7 @@ def test_litellms_own_configuration_is_passed_on_and_its_upstreams_may_be_reache
         ("model_list: {a: b}", "needs a list named model_list"),
         ("model_list: [1]", "needs a list named model_list"),
         ("!!python/object/apply:os.system [id]", "could not determine a constructor"),
-        ("\0", "special characters are not allowed"),
+        ("\0", "characters are not allowed"),
     ],
 )
 def test_a_configuration_that_is_none_is_refused_in_accepted(text: str, words: str) -> None:

@@ -11,12 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from kaos.api import InvalidSpecError, ModelAPI, ProxyConfig
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
 from kaos.reconcilers.children.network import network_policy, to_public, to_url
 from kaos.reconcilers.children.telemetry import telemetry_egress, telemetry_env
+from kaos.reconcilers.children.user_yaml import UserYamlError, load
 from kaos.reconcilers.children.workload import (
     Manifest,
     container,
@@ -112,9 +111,9 @@ def own_upstreams(config: ProxyConfig) -> list[dict[str, Any]]:
         return []
     where = "spec.proxyConfig.configYaml.fromString"
     try:
-        document = yaml.safe_load(config.config_yaml.from_string)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidSpecError(f"{where}: {' '.join(str(error).split())}") from error
+        document = load(config.config_yaml.from_string)
+    except UserYamlError as error:
+        raise InvalidSpecError(f"{where}: {error}") from error
     document = document if isinstance(document, dict) else {}
     entries = document.get("model_list", document.get("models"))
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -122,25 +121,40 @@ def own_upstreams(config: ProxyConfig) -> list[dict[str, Any]]:
             f"{where}: needs a list named model_list, as LiteLLM reads it, or models, as "
             "kaos.modelapi does"
         )
-    if "model_list" in document:
-        values = {variable.name: variable.value or "" for variable in config.env}
-        entries = [_of_litellm(entry, values) for entry in entries]
-    names = [str(entry.get("name", "")) for entry in entries]
+    values = {variable.name: variable.value or "" for variable in config.env}
+    litellm = "model_list" in document
+    try:
+        upstreams = [_of_litellm(e, values) if litellm else _of_ours(e) for e in entries]
+    except ValueError as error:
+        raise InvalidSpecError(f"{where}: {error}") from error
+    names = [upstream["name"] for upstream in upstreams]
     for model in config.models:
         if not any(_covers(name, model) for name in names):
             raise InvalidSpecError(
                 f'{where}: has no entry for model "{model}" (it has: {", ".join(names)})'
             )
-    return entries
+    return upstreams
 
 
 def _of_litellm(entry: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """An entry of `model_list` as far as it concerns us: its name, and where it leads."""
     params = entry.get("litellm_params")
-    base = str(params.get("api_base") or "") if isinstance(params, dict) else ""
+    base = _text(params, "api_base") if isinstance(params, dict) else ""
     if base.startswith(REFERENCE):
         base = values.get(base.removeprefix(REFERENCE), "")
-    return {"name": entry.get("model_name", ""), "api_base": base, "provider": "litellm"}
+    return {"name": _text(entry, "model_name"), "api_base": base, "provider": "litellm"}
+
+
+def _of_ours(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of `models` as far as it concerns us."""
+    return {field: _text(entry, field) for field in ("name", "api_base", "provider")}
+
+
+def _text(entry: Mapping[str, Any], field: str) -> str:
+    value = entry.get(field)
+    if not isinstance(value, str | None):
+        raise ValueError(f"{field} must be a text, not {type(value).__name__}")  # noqa: TRY004
+    return value or ""
 
 
 def _covers(pattern: str, model: str) -> bool:
