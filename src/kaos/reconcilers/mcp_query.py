@@ -3,8 +3,9 @@
 A request of 2026-07-28 comes first, for it needs no session; a server that has no answer to it gets
 the handshake of 2025-11-25, and its session is ended afterwards.
 
-Guarantees: ends within DEADLINE; what is read is bounded, whatever the server sends; redirects are
-not followed, so the controller goes nowhere that it was not told of.
+Guarantees: ends within DEADLINE, and a second for the end of a session; what is read is bounded,
+and the work that it makes, whatever the server sends and in whatever pieces; redirects are not
+followed, so the controller goes nowhere that it was not told of.
 
 Why not the MCP SDK: it would add a fifth to the controller's memory, for one question.
 """
@@ -17,7 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from socket import SOCK_STREAM
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -33,7 +34,10 @@ _LONGEST_ANSWER: Final = 1 << 20
 _MOST_PAGES, _MOST_TOOLS = 50, 500  # an agent uses no more of one server either
 _LONGEST_NAME: Final = 128
 _LONGEST_REASON: Final = 200
-_READ: Final = 1 << 16
+_READ: Final = 1 << 14  # as much is worked on before others have their turn
+_GOODBYE: Final = 1.0
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_V4_IN_V6: Final = IPv6Network("::/96")
 _CLIENT: Final = {"name": "kaos-controller", "version": __version__}
 _META: Final = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -88,8 +92,8 @@ async def list_tools(url: str, *, public: bool = False) -> list[str]:
     Raises:
         CannotAsk: it could not be reached, or gave no list.
     """
-    endpoint = _Endpoint(url, public)
     try:
+        endpoint = _Endpoint(url, public)
         async with asyncio.timeout(DEADLINE):
             try:
                 return await _pages(endpoint, {"mcp-protocol-version": MODERN}, {"_meta": _META})
@@ -99,6 +103,8 @@ async def list_tools(url: str, *, public: bool = False) -> list[str]:
         raise CannotAsk(f"no answer in {DEADLINE:g} s") from error
     except h11.RemoteProtocolError as error:
         raise CannotAsk(f"no answer of HTTP: {_short(error)}") from error
+    except (ValueError, h11.LocalProtocolError) as error:
+        raise CannotAsk(f"its URL cannot be used: {_short(error)}") from error
     except OSError as error:
         # Of a refused connection asyncio says the address alone.
         known = isinstance(error, ConnectionError) and error.errno
@@ -116,9 +122,16 @@ async def _in_a_session(endpoint: "_Endpoint") -> list[str]:
         await endpoint.tell("notifications/initialized", headers)
         return await _pages(endpoint, headers, {})
     finally:
-        if session:
-            with suppress(OSError, h11.RemoteProtocolError, CannotAsk):  # it ends by itself, too
-                await endpoint.send("DELETE", headers)
+        # Who takes too long is left alone: its session ends by itself, too.
+        if session and not _cancelled():
+            with suppress(OSError, h11.RemoteProtocolError, CannotAsk):
+                async with asyncio.timeout(_GOODBYE):
+                    await endpoint.send("DELETE", headers)
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _pages(endpoint: "_Endpoint", headers: Mapping[str, str], params: Json) -> list[str]:
@@ -130,7 +143,7 @@ async def _pages(endpoint: "_Endpoint", headers: Mapping[str, str], params: Json
         tools = found.get("tools")
         if not isinstance(tools, list):
             raise _NoAnswer("its list of tools is none")
-        names.update(str(tool["name"])[:_LONGEST_NAME] for tool in tools if _named(tool))
+        names.update(tool["name"][:_LONGEST_NAME] for tool in tools if _named(tool))
         cursor = found.get("nextCursor")
         if not cursor or len(names) >= _MOST_TOOLS:
             break
@@ -197,7 +210,7 @@ class _Endpoint:
         found = await loop.getaddrinfo(self._host, self._port, type=SOCK_STREAM)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if self._public:
-            inside = [address for address in addresses if not ip_address(address).is_global]
+            inside = [address for address in addresses if not _is_public(address)]
             if inside:
                 raise CannotAsk(f"{self._host} is inside ({inside[0]}), where nobody asks for it")
         # By address, so that the one which was looked at is the one that is spoken to.
@@ -223,37 +236,40 @@ async def _whole(http: h11.Connection, reader: asyncio.StreamReader) -> Json:
     body = bytearray()
     while isinstance(event := await _next(http, reader), h11.Data):
         body += event.data
-        _check(body)
+        _check(len(body))
     return _message(bytes(body))
 
 
 async def _streamed(http: h11.Connection, reader: asyncio.StreamReader) -> Json:
     """The response among the events of a stream; requests and notifications may come before it."""
-    rest, count = b"", 0
+    line, data, count = bytearray(), bytearray(), 0
     while isinstance(event := await _next(http, reader), h11.Data):
-        rest += event.data
         count += len(event.data)
-        _check(rest, count)
-        if b"\n" not in event.data:
-            continue
-        *blocks, rest = rest.replace(b"\r\n", b"\n").split(b"\n\n")
-        for block in blocks:
-            lines = block.split(b"\n")
-            data = b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
-            message = _message(data) if data else {}
-            if "result" in message or "error" in message:
-                return message
+        _check(count)
+        for number, piece in enumerate(event.data.split(b"\n")):
+            if number:  # the piece before it was the end of a line
+                ended = bytes(line.strip(b"\r"))
+                line.clear()
+                if ended.startswith(b"data:"):
+                    data += ended[5:].strip()
+                elif not ended and data:
+                    message = _message(bytes(data))
+                    if "result" in message or "error" in message:
+                        return message
+                    data.clear()
+            line += piece
     return {}
 
 
 async def _next(http: h11.Connection, reader: asyncio.StreamReader) -> Any:
     while (event := http.next_event()) is h11.NEED_DATA:
         http.receive_data(await reader.read(_READ))
+        await asyncio.sleep(0)  # what is there already is read without waiting
     return event
 
 
-def _check(held: bytes | bytearray, count: int = 0) -> None:
-    if max(len(held), count) > _LONGEST_ANSWER:
+def _check(count: int) -> None:
+    if count > _LONGEST_ANSWER:
         raise CannotAsk(f"its answer is longer than {_LONGEST_ANSWER} bytes")
 
 
@@ -266,7 +282,21 @@ def _message(data: bytes) -> Json:
 
 
 def _named(tool: object) -> bool:
-    return isinstance(tool, dict) and isinstance(tool.get("name"), str)
+    name = tool.get("name") if isinstance(tool, dict) else None
+    return isinstance(name, str) and name.isprintable()
+
+
+def _is_public(address: str) -> bool:
+    """Whether an address is everybody's, also the one that a translator would make of it."""
+    found = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address):
+        if found in _V4_IN_V6 or found.teredo:
+            return False
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in _NAT64:
+            inner = IPv4Address(int(found) & 0xFFFFFFFF)
+        found = inner or found
+    return found.is_global and not found.is_multicast
 
 
 def _short(text: object) -> str:

@@ -118,7 +118,9 @@ async def test_a_failure_is_raised_so_that_it_is_asked_again_ever_later(cluster:
     for _ in range(2):
         with pytest.raises(CannotAsk, match=r"http://mcp.example/mcp was not asked .* refused"):
             await tools.reconcile(found.key)
-    assert tools.of(MCPServer.parse(found.to_dict())) == Told(found.uid, [], "refused")
+    assert tools.of(MCPServer.parse(found.to_dict())) == Told(
+        found.uid, REMOTE["url"], [], "refused"
+    )
     assert news == [found.key]  # told once
 
 
@@ -128,4 +130,30 @@ async def test_what_is_being_deleted_or_not_valid_is_not_asked(cluster: Cluster)
     found = await cluster.apply("MCPServer", "echo", ECHO)
     await cluster.cached(api.MCPServer, "echo")
     assert await tools.reconcile(found.key) is None  # not available
+    assert cluster.servers.asked == []
+
+
+async def test_a_new_url_has_none_of_the_old_ones_tools(cluster: Cluster) -> None:
+    cluster.servers.tools = {"mcp.example": ["old"], "other.example": "connection refused"}
+    await cluster.apply("MCPServer", "far", REMOTE)
+    await cluster.eventually(api.MCPServer, "far", lambda s: s.status.get("availableTools"))
+    await cluster.patch(api.MCPServer, "far", {"spec": {"url": "http://other.example/mcp"}})
+    found = await cluster.eventually(api.MCPServer, "far", lambda s: "refused" in available(s))
+    assert "availableTools" not in found.status
+
+
+async def test_a_service_of_somebody_elses_is_not_asked(cluster: Cluster) -> None:
+    """It may be an ExternalName, and lead the controller where its maker cannot go."""
+    spec = {"type": "ExternalName", "externalName": "other.team.svc"}
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mcpserver-echo"}}
+    await cluster.put({**body, "spec": spec})
+    cluster.servers.tools["mcpserver-echo"] = ["theirs"]
+    await cluster.apply("MCPServer", "echo", CUSTOM)
+    found = await cluster.eventually(api.MCPServer, "echo", lambda s: s.status.get("conditions"))
+    tools = ServerTools(cluster.manager.cache, Settings(), cluster.servers.ask)
+    tools.controller(lambda _: None)
+    assert await tools.reconcile(found.key) is None
+    conditions = [{**condition, "status": "True"} for condition in found.status["conditions"]]
+    await cluster.patch(api.MCPServer, "echo", {"status": {"conditions": conditions}}, "status")
+    assert await tools.reconcile(found.key) is None
     assert cluster.servers.asked == []

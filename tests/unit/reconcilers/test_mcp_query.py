@@ -157,7 +157,20 @@ async def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "169.254.169.254", "10.1.2.3", "[::1]", "[fd00::1]", "100.100.100.200"]
+    "host",
+    [
+        "127.0.0.1",
+        "169.254.169.254",
+        "10.1.2.3",
+        "100.100.100.200",
+        "224.0.0.1",
+        "[::1]",
+        "[fd00::1]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a00:5::1]",
+        "[::ffff:10.0.0.1]",
+        "[::a9fe:a9fe]",
+    ],
 )
 async def test_no_address_inside_is_asked_for_a_url_that_anybody_may_have_chosen(host: str) -> None:
     with pytest.raises(CannotAsk, match="is inside"):
@@ -198,3 +211,55 @@ def test_the_limits_are_an_agents() -> None:
         mcp_session._MAX_PAGES,
         mcp_session._MAX_TOOLS,
     )
+
+
+async def test_a_server_that_hangs_in_its_session_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of its session was waited for without a limit; four such took all workers."""
+    monkeypatch.setattr(mcp_query, "DEADLINE", 0.3)
+
+    async def hanging(head: str, body: bytes) -> bytes:
+        if b"initialize" in body and b"notifications" not in body:
+            result = {"protocolVersion": "2025-06-18"}
+            return answer({"id": 1, "result": result}, headers="Mcp-Session-Id: s1\r\n")
+        if "mcp-session-id" in head.lower():
+            await asyncio.sleep(3600)
+        return answer({"error": {"message": "no session"}}, status=400)
+
+    async with replying(hanging) as url, asyncio.timeout(3):
+        with pytest.raises(CannotAsk, match="no answer"):
+            await list_tools(url)
+
+
+async def test_a_stream_in_crumbs_leaves_others_their_turns() -> None:
+    """Each crumb was another look at everything: one server froze the controller for 18 s."""
+    sse = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+    big = b"%x\r\n%b\r\n" % (1 << 19, b"x" * (1 << 19))
+    crumbs = b"2\r\n\nx\r\n" * 20_000
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with replying(lambda *_: sse + b"\r\n" + big + crumbs + b"0\r\n\r\n") as url:
+        task = asyncio.create_task(others())
+        with pytest.raises(CannotAsk):
+            await list_tools(url)
+        task.cancel()
+    assert turns >= (len(big) + len(crumbs)) // mcp_query._READ
+
+
+@pytest.mark.parametrize("url", ["http://x:99999/", "http://[::1", "http://h/a b", "http://a..b/"])
+async def test_a_url_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(CannotAsk):
+        await list_tools(url)
+
+
+async def test_names_that_no_status_can_hold_are_left_out() -> None:
+    names = [r'"\ud800"', r'"a\nb"', r'"\u001b[31m"', '"good"', "3"]
+    tools = ",".join(f'{{"name": {name}}}' for name in names)
+    body = f'{{"result": {{"tools": [{tools}, 4]}}}}'.encode()
+    async with replying(lambda *_: answer(body)) as url:
+        assert await list_tools(url) == ["good"]
