@@ -7,19 +7,23 @@ write, compares the deadline itself: no write begins after it. A second clock, w
 the machine is suspended (Python's own stands still then), guards against waking up as a leader
 whose lease somebody else took long ago; and one that finds the lease released by somebody else is
 not its leader any more, whatever it remembers. The lease is released last, when nothing of ours
-writes any more.
+writes any more. A request of the election ends when it can no longer help, although other writes
+run to their answer (`transport.send`).
 Does not: recall a write that was already sent when the process froze (the API has no fencing
 tokens); conditional writes refuse those.
 Which failures taught it: two leaders after a pause (kubernetes#23731), a lease that cannot be
-renewed while the pod reports ready (controller-runtime#3298), a release lost to a conflict.
+renewed while the pod reports ready (controller-runtime#3298), a release lost to a conflict; a write
+of the lease that hung for 30 s, while the next leader worked.
 """
 
 import asyncio
+import math
 import random
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +42,7 @@ from kaos.runtime.errors import (
     Unreachable,
 )
 from kaos.runtime.resources import LEASE
+from kaos.runtime.transport import HttpRequest, HttpResponse, Stream, Transport
 
 _JITTER = 0.2
 _RELEASE_TRIES = 3
@@ -79,10 +84,11 @@ class LeaderElection:
 
 
 class Elector:
-    """Takes, renews and releases the lease. Its client must not be guarded by `check`."""
+    """Takes, renews and releases the lease, by the client's transport."""
 
     def __init__(self, client: Client, settings: LeaderElection) -> None:
-        self._client = client
+        self._express = _Express(client.transport)
+        self._client = Client(self._express, field_manager=client.field_manager)
         self._settings = settings
         host = socket.gethostname()
         self.identity = settings.identity or f"{host}_{secrets.token_hex(4)}"
@@ -132,6 +138,7 @@ class Elector:
     async def release(self) -> None:
         """Give the lease up, so that another replica need not wait for it to expire."""
         self._deadline = float("-inf")
+        self._express.until = asyncio.get_running_loop().time() + _RELEASE_TIMEOUT
         with anyio.move_on_after(_RELEASE_TIMEOUT, shield=True):
             for _ in range(_RELEASE_TRIES):
                 try:
@@ -154,8 +161,11 @@ class Elector:
 
     async def _try(self) -> bool:
         """One attempt to take or renew the lease, given up when it could no longer help."""
+        now = asyncio.get_running_loop().time()
+        left = self._deadline - now if self.leading else self._settings.renew_deadline
+        self._express.until = now + left
         try:
-            with anyio.fail_after(self._settings.renew_deadline):
+            with anyio.fail_after(left):
                 return await self._take()
         except TimeoutError:
             self._log.warning("leader.slow")
@@ -207,7 +217,8 @@ class Elector:
         return {
             **old,
             "holderIdentity": holder,
-            "leaseDurationSeconds": int(duration or self._settings.lease_duration),
+            # In whole seconds, and never less than our own deadline was checked against.
+            "leaseDurationSeconds": math.ceil(duration or self._settings.lease_duration),
             "acquireTime": now if changed else old.get("acquireTime", now),
             "renewTime": now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (1 if changed else 0),
@@ -226,3 +237,22 @@ class Elector:
             "metadata": metadata,
             "spec": spec,
         }
+
+
+class _Express:
+    """`Transport` for the lease: each request ends at `until`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.until = float("inf")
+        self._transport = transport
+
+    async def request(self, request: HttpRequest) -> HttpResponse:
+        left = max(self.until - asyncio.get_running_loop().time(), 0.0)
+        request = replace(request, timeout=min(request.timeout, left))
+        return await self._transport.request(request)
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[Stream]:
+        return self._transport.stream(request)
+
+    async def close(self) -> None:
+        await self._transport.close()

@@ -2,14 +2,24 @@
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 
 import anyio
 import pytest
 
-from kaos.runtime import Controller, LeaderElection, LeadershipLost, NotLeader, Request
+from kaos.runtime import (
+    ClusterConfig,
+    Controller,
+    LeaderElection,
+    LeadershipLost,
+    Manager,
+    NotLeader,
+    Request,
+    Result,
+)
 from kaos.runtime.client import Client
 from kaos.runtime.leader import Elector
-from kaos.runtime.transport import HttpRequest, HttpResponse
+from kaos.runtime.transport import HttpRequest, HttpResponse, Stream
 from tests.unit.runtime.fake import Body, FakeServer, refused, status
 from tests.unit.runtime.support import (
     LEASES,
@@ -104,6 +114,72 @@ async def test_a_lease_that_cannot_be_renewed_is_given_up_in_time(server: FakeSe
         await one.renew()
     assert asyncio.get_running_loop().time() - start < 15
     assert not one.healthy() or asyncio.get_running_loop().time() - start < 15
+
+
+class Hanging:
+    """A transport whose writes of the lease are not answered from some time on."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.hangs = False
+
+    async def request(self, request: HttpRequest) -> HttpResponse:
+        if self.hangs and request.method == "PUT":
+            await asyncio.sleep(request.timeout)
+            raise refused(request)
+        return await self.server.request(request)
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[Stream]:
+        return self.server.stream(request)
+
+    async def close(self) -> None:
+        await self.server.close()
+
+
+async def test_a_write_of_the_lease_that_hangs_ends_with_the_lease(server: FakeServer) -> None:
+    """A write runs to its answer: so this one did for 30 s, while the next leader worked."""
+    transport = Hanging(server)
+    made = Manager(ClusterConfig.direct("http://x"), transport=transport, leader_election=SETTINGS)
+
+    async def again(_: Request) -> Result:
+        return Result(requeue_after=1)
+
+    recorder = Recorder(again)
+    made.add(Controller("t", recorder, for_=THING))
+    task = asyncio.create_task(made.run())
+    await settle(5)
+    start = asyncio.get_running_loop().time()
+    transport.hangs = True
+    with pytest.raises(LeadershipLost):
+        await task
+    assert asyncio.get_running_loop().time() - start <= SETTINGS.renew_deadline
+    assert recorder.calls[-1][0] - start <= SETTINGS.renew_deadline
+
+
+async def test_a_release_that_hangs_is_given_up(server: FakeServer) -> None:
+    transport = Hanging(server)
+    one = Elector(Client(transport), SETTINGS)
+    await one.acquire()
+    transport.hangs = True
+    start = asyncio.get_running_loop().time()
+    await one.release()
+    assert asyncio.get_running_loop().time() - start <= 5
+
+
+async def test_a_lease_of_a_broken_number_of_seconds_is_not_shorter_than_said(
+    server: FakeServer,
+) -> None:
+    """The API takes whole seconds: 1.9 became 1, while the leader took itself for one for 1.8."""
+
+    def odd(name: str) -> LeaderElection:
+        return LeaderElection(
+            "lock", "default", name, lease_duration=1.9, renew_deadline=1.8, retry_period=0.2
+        )
+
+    one, two = Elector(Client(server), odd("one")), Elector(Client(server), odd("two"))
+    await one.acquire()
+    await two.acquire()
+    assert not one.leading
 
 
 @pytest.mark.looptime(False)
