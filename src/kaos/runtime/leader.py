@@ -8,12 +8,12 @@ the machine is suspended (Python's own stands still then), guards against waking
 whose lease somebody else took long ago; and one that finds the lease released by somebody else is
 not its leader any more, whatever it remembers. The lease is released last, when nothing of ours
 writes any more. A request of the election ends when it can no longer help, although other writes
-run to their answer (`transport.send`).
+run to their answer (`transport.send`), and it waits for no other request.
 Does not: recall a write that was already sent when the process froze (the API has no fencing
 tokens); conditional writes refuse those.
 Which failures taught it: two leaders after a pause (kubernetes#23731), a lease that cannot be
 renewed while the pod reports ready (controller-runtime#3298), a release lost to a conflict; a write
-of the lease that hung for 30 s, while the next leader worked.
+of the lease that hung for 30 s, while the next leader worked; a lease lost behind 64 slow writes.
 """
 
 import asyncio
@@ -240,7 +240,7 @@ class Elector:
 
 
 class _Express:
-    """`Transport` for the lease: each request ends at `until`."""
+    """`Transport` for the lease: each request ends at `until`, and waits for no other."""
 
     def __init__(self, transport: Transport) -> None:
         self.until = float("inf")
@@ -248,7 +248,7 @@ class _Express:
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         left = max(self.until - asyncio.get_running_loop().time(), 0.0)
-        request = replace(request, timeout=min(request.timeout, left))
+        request = replace(request, timeout=min(request.timeout, left), urgent=True)
         return await self._transport.request(request)
 
     def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[Stream]:

@@ -2,9 +2,10 @@
 
 Guarantees: a watch has a connection of its own, and nothing another request meets (403, 401, reset)
 ever closes it; every request ends at its deadline, connecting and waiting for a free connection
-included; a 401 is tried once more with renewed credentials; a read that met a connection which the
-server was just closing is sent again on a new one; an exchange that is cancelled closes its
-connection. Proxies of a kubeconfig (``http://``) are gone through, by CONNECT for ``https``.
+included, and an urgent one waits for none; a 401 is tried once more with renewed credentials; a
+read that met a connection which the server was just closing is sent again on a new one; an exchange
+that is cancelled closes its connection. Proxies of a kubeconfig (``http://``) are gone through, by
+CONNECT for ``https``.
 Does not: retry otherwise (`transport.send` does), or read proxies from the environment.
 """
 
@@ -13,7 +14,7 @@ import base64
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import time
@@ -64,7 +65,8 @@ class HttpTransport:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            async with asyncio.timeout(request.timeout), self._free:
+            turn = nullcontext() if request.urgent else self._free
+            async with asyncio.timeout(request.timeout), turn:
                 token = await self._config.credentials.token()
                 response = await self._exchange(request, token)
                 if response.status == 401 and await self._config.credentials.refresh(token):

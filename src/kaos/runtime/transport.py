@@ -37,6 +37,7 @@ class HttpRequest:
         idempotent: Whether asking twice does no more than asking once.
         check: Called before each attempt; raises to refuse it. Between two attempts a process may
             have been frozen, or waited for a login, and lost its lease.
+        urgent: Whether it waits for no other request, however many there are: the lease.
     """
 
     method: str
@@ -48,6 +49,7 @@ class HttpRequest:
     timeout: float = 30.0
     idempotent: bool = False
     check: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    urgent: bool = False
 
     def __str__(self) -> str:
         if "watch" in self.params:

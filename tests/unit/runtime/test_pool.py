@@ -1,6 +1,8 @@
 """Connections to one server: which are used again, and how a server behind a proxy is reached."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,8 +11,17 @@ import pytest
 
 from kaos.local import certificate
 from kaos.local.apiserver import APIServer
-from kaos.runtime import CONFIG_MAP, Client, ClusterConfig, RuntimeFailure, Unreachable
+from kaos.runtime import (
+    CONFIG_MAP,
+    Client,
+    ClusterConfig,
+    LeaderElection,
+    RuntimeFailure,
+    Unreachable,
+)
+from kaos.runtime.leader import Elector
 from kaos.runtime.pool import HttpTransport
+from kaos.runtime.resources import LEASE
 from kaos.runtime.transport import HttpRequest
 
 YES = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
@@ -93,6 +104,37 @@ async def test_an_exchange_that_is_cancelled_takes_its_connection_along() -> Non
         await asyncio.gather(slow, return_exceptions=True)
         assert (await t.request(READ)).body == b"yes"
     assert connections == 2
+
+
+async def test_slow_writes_do_not_starve_the_lease() -> None:
+    """64 of them, behind a slow admission webhook, took all connections: the lease was lost."""
+    held, full = 0, asyncio.Event()
+    lease = LEASE.body("lock", "default", spec={})
+    told = json.dumps(lease | {"metadata": {"resourceVersion": "1"}}).encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal held
+        while b"/leases/" in (head := await head_of(reader)):
+            if found := re.search(rb"Content-Length: (\d+)", head):
+                await reader.readexactly(int(found[1]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(told) + told)
+        held += 1
+        if held == 64:
+            full.set()
+        await reader.read()  # no answer
+
+    async with listening(serve) as where, connected(ClusterConfig.direct(f"http://{where}")) as t:
+        writes = [asyncio.create_task(t.request(WRITE)) for _ in range(70)]
+        elector = Elector(Client(t), LeaderElection("lock", "default"))
+        async with asyncio.timeout(10):
+            await full.wait()
+            await elector.acquire()
+        assert elector.leading
+        assert not any(write.done() for write in writes)
+        assert held == 64  # other requests wait as before
+        for write in writes:
+            write.cancel()
+        await asyncio.gather(*writes, return_exceptions=True)
 
 
 async def test_no_line_can_be_smuggled_into_a_request() -> None:
