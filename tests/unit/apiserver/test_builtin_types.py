@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from kaos.local.apiserver.builtin_types import parts_of, properties_of, unknown_fields
+from kaos.local.apiserver.builtin_types import (
+    parts_of,
+    properties_of,
+    unknown_fields,
+    wrong_type,
+)
 
 GOOD: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -32,6 +37,41 @@ GOOD: dict[str, Any] = {
 
 def test_an_object_of_known_fields_has_no_unknown_ones() -> None:
     assert unknown_fields("apps/v1", "Deployment", GOOD) == []
+    assert wrong_type("apps/v1", "Deployment", GOOD) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "obj", "message"),
+    [
+        ("ConfigMap", {"data": {"on": True}}, "data.on: expected string, found boolean"),
+        ("ConfigMap", {"data": ["a"]}, "data: expected object, found array"),
+        ("ConfigMap", {"immutable": "yes"}, "immutable: expected boolean, found string"),
+        ("Secret", {"stringData": {"a": 5}}, "stringData.a: expected string, found number"),
+        (
+            "Pod",
+            {"spec": {"containers": [{"env": [{"name": "A", "value": 5}]}]}},
+            "spec.containers[0].env[0].value: expected string, found number",
+        ),
+        (
+            "Pod",
+            {"spec": {"containers": [{"command": ["sleep", 100]}]}},
+            "spec.containers[0].command[1]: expected string, found number",
+        ),
+        (
+            "Pod",
+            {"spec": {"containers": [{"ports": [{"containerPort": "x"}]}]}},
+            "spec.containers[0].ports[0].containerPort: expected number, found string",
+        ),
+        ("Pod", {"spec": "x"}, "spec: expected object, found string"),
+        ("Pod", {"spec": None, "metadata": {"creationTimestamp": None}}, ""),
+        ("HTTPRoute", {"spec": 1}, ""),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_place(
+    kind: str, obj: dict[str, Any], message: str
+) -> None:
+    """YAML makes `true` and `5` of what was meant as text; real servers refuse that."""
+    assert wrong_type("v1", kind, obj) == message
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,16 @@ def test_unknown_fields_of_a_built_in_kind_are_told_or_refused(world: World) -> 
     )
 
 
+def test_a_value_of_another_type_is_refused_in_a_built_in_kind(world: World) -> None:
+    kind = world.kind("v1", "ConfigMap")
+    body = {"metadata": {"name": "c"}, "data": {"on": True}}
+    status = refused(400, world.resources.create, kind, "default", body, WriteOptions())
+    assert status["message"] == (
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: '
+        "data.on: expected string, found boolean"
+    )
+
+
 def test_a_namespace_can_be_finalized_by_hand(world: World) -> None:
     world.create("v1", "Namespace", {"metadata": {"name": "ns"}}, namespace="")
     world.delete("v1", "Namespace", "ns", namespace="")

@@ -23,6 +23,13 @@ _TYPES: Final[dict[str, dict[str, Any]]] = {
     "raw": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
     "strings": {"type": "array", "items": {"type": "string"}},
 }
+_WORDS: Final = {
+    "string": "string",
+    "bytes": "string",
+    "time": "string",
+    "int": "number",
+    "bool": "boolean",
+}
 _LIMIT: Final = 20
 
 
@@ -54,6 +61,53 @@ def _unknown(name: str, obj: Any, at: str) -> Iterator[str]:
                 yield from _unknown(field.type, item, f"{path}.{part}")
         elif not field.shape:
             yield from _unknown(field.type, value, path)
+
+
+def wrong_type(api_version: str, kind: str, obj: Mapping[str, Any]) -> str:
+    """The first field whose value is of another type than this kind has there; "" for none."""
+    name = message_name(api_version, kind)
+    return next(_wrong(name, obj, ""), "") if name is not None else ""
+
+
+def _wrong(name: str, obj: Mapping[str, Any], at: str) -> Iterator[str]:
+    known = _fields_by_name(name)
+    for key, value in obj.items():
+        field = known.get(key)
+        if field is None or value is None:
+            continue
+        path = f"{at}.{key}" if at else str(key)
+        if field.shape == "*":
+            if not isinstance(value, list):
+                yield f"{path}: expected array, found {_word(value)}"
+                continue
+            items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+        elif field.shape == "%":
+            if not isinstance(value, Mapping):
+                yield f"{path}: expected object, found {_word(value)}"
+                continue
+            items = [(f"{path}.{part}", item) for part, item in value.items()]
+        else:
+            items = [(path, value)]
+        expected = _WORDS.get(field.type, "object" if field.type in field_table() else "")
+        for where, item in items:
+            if expected and item is not None and _word(item) != expected:
+                yield f"{where}: expected {expected}, found {_word(item)}"
+            elif expected == "object" and item is not None:
+                yield from _wrong(field.type, item, where)
+
+
+def _word(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case str():
+            return "string"
+        case int() | float():
+            return "number"
+        case list():
+            return "array"
+        case _:
+            return "object"
 
 
 @cache

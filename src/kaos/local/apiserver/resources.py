@@ -16,7 +16,7 @@ import msgspec
 from kaos.local.apiserver import metadata as meta
 from kaos.local.apiserver.admission import accept, check_lock, require_namespace, told
 from kaos.local.apiserver.apply import apply, record_update
-from kaos.local.apiserver.builtin_types import unknown_fields
+from kaos.local.apiserver.builtin_types import unknown_fields, wrong_type
 from kaos.local.apiserver.errors import (
     already_exists,
     bad_request,
@@ -283,6 +283,9 @@ class Resources:
         unknown: list[str] = []
         if schema is not None:
             unknown = schema.prune(obj)
+        elif wrong := wrong_type(kind.api_version, kind.kind, obj):
+            where = f'{kind.kind} in version "{kind.version}"'
+            raise bad_request(f"{where} cannot be handled as a {kind.kind}: {wrong}")
         elif options.validation in {"Strict", "Warn"}:
             unknown = unknown_fields(kind.api_version, kind.kind, obj)
         warnings = told(kind, [f'unknown field "{path}"' for path in unknown], options)
