@@ -4,6 +4,7 @@ Guarantees: recording never blocks, never fails and never grows without bound. T
 the same object becomes a series with a count instead of a new event, and one object gets at most
 25 new events in a burst and one every 30 seconds after that.
 Does not: promise delivery. An event that cannot be written after a few tries is dropped and logged.
+Which failure taught it: the note of one event, a file's name that was no UTF-8, ended the manager.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ import structlog
 
 from kaos.runtime.client import Client
 from kaos.runtime.codec import Object
-from kaos.runtime.errors import ApiError, NotFound, NotLeader, Unreachable
+from kaos.runtime.errors import ApiError, NotFound
 from kaos.runtime.resources import EVENT
 
 _WAITING = 1000
@@ -79,6 +80,8 @@ class EventRecorder:
             note: One sentence, cut at 1 KiB.
             action: What was being done; default: the reason.
         """
+        # Names of files, for one, may hold what is no Unicode.
+        note = note.encode("utf-8", "replace").decode()
         key = (regarding.uid or str(regarding.key), type, reason, note, action)
         body = {
             "apiVersion": EVENT.api_version,
@@ -114,7 +117,7 @@ class EventRecorder:
             key, body, namespace = self._waiting.popleft()
             try:
                 await self._send(key, body, namespace)
-            except (ApiError, NotLeader, Unreachable) as error:
+            except Exception as error:  # noqa: BLE001 - no event is worth the controllers
                 ends = isinstance(error, ApiError) and error.namespace_ends
                 tell = _log.debug if ends else _log.info
                 tell("event.dropped", reason=body["reason"], error=str(error))

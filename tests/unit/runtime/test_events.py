@@ -5,6 +5,7 @@ from structlog.testing import capture_logs
 
 from kaos.runtime import EventRecorder, Object
 from kaos.runtime.client import Client
+from kaos.runtime.transport import HttpResponse
 from tests.unit.runtime.fake import Body, FakeServer, status
 from tests.unit.runtime.support import settle
 
@@ -97,6 +98,30 @@ async def test_the_end_of_a_namespace_is_no_news_to_an_operator(
     with capture_logs() as logs:
         await recorder.flush()
     assert [(e["event"], e["log_level"]) for e in logs] == [("event.dropped", level)]
+
+
+async def test_a_note_that_is_no_unicode_is_cleaned(
+    server: FakeServer, recorder: EventRecorder
+) -> None:
+    """The name of a file, as os.fsdecode gives it, stopped the manager, at each start anew."""
+    recorder.event(obj(), type="Warning", reason="Failed", note="no file caf\udce9")
+    await recorder.flush()
+    assert written(server)[0]["note"] == "no file caf?"
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"", b"[]"])
+async def test_an_answer_that_is_no_json_stops_nothing(
+    server: FakeServer, recorder: EventRecorder, answer: bytes
+) -> None:
+    server.faults.append(lambda r: HttpResponse(200, answer))
+    recorder.event(obj(), type="Normal", reason="R", note="n")
+    with capture_logs() as logs:
+        await recorder.flush()
+    assert [e["event"] for e in logs] == ["event.dropped"]
+    server.faults.clear()
+    recorder.event(obj(), type="Normal", reason="R", note="other")
+    await recorder.flush()
+    assert len(written(server)) == 1
 
 
 async def test_memory_is_bounded(recorder: EventRecorder) -> None:
