@@ -64,12 +64,13 @@ class Parser:
             return self._head(data)
         return self._body(data)
 
-    def end(self) -> None:
-        """The server has closed the connection; raises BadAnswer unless that ends the answer."""
-        if self.status and self._framing == _UNTIL_CLOSE:
+    def end(self, reset: Exception | None = None) -> None:
+        """The connection was closed, or reset; raises BadAnswer unless that ends the answer."""
+        if reset is None and self.status and self._framing == _UNTIL_CLOSE:
             self.done = True
         elif not self.done:
-            raise BadAnswer("the server closed the connection")
+            closed = "the server closed the connection"
+            raise BadAnswer(closed if reset is None else str(reset) or type(reset).__name__)
 
     def _head(self, data: bytes) -> bytes:
         end = data.find(b"\r\n\r\n")
@@ -290,8 +291,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         try:
-            self._parser.end()
+            self._parser.end(exc)
         except BadAnswer as error:
-            told = BadAnswer(str(exc) or type(exc).__name__) if exc is not None else error
-            self._failure = self._failure or told
+            self._failure = self._failure or error
         self._wake()

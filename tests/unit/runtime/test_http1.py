@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -181,6 +183,26 @@ async def test_what_came_before_a_break_is_told_before_the_break() -> None:
             await read()
     assert b"".join(got) == b"okha"
     assert not connection.reusable
+
+
+async def test_a_reset_is_no_end_of_a_body_until_the_close() -> None:
+    """Half a log was taken for all of it."""
+    writers: list[asyncio.StreamWriter] = []
+
+    def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"\r\nhalf")
+        writers.append(writer)
+
+    server, connection = await serve(answer)
+    async with server:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert await connection.chunk() == b"half"
+        at_once = struct.pack("ii", 1, 0)
+        sock = writers[0].get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        writers[0].transport.abort()
+        with pytest.raises(BadAnswer, match="reset"):
+            await connection.body()
 
 
 async def test_a_connection_that_was_told_what_it_did_not_ask_is_closed() -> None:
