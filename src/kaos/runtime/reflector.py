@@ -1,7 +1,11 @@
 """The I/O shell around `Watcher`: does what the machine says and tells it what happened.
 
-Guarantees: never ends by itself, whatever the server does; one connection while it watches.
+Guarantees: never ends by itself, whatever the server does; one connection while it watches; the
+machine hears nothing of an exchange that `refresh` gave up.
 Does not: decide anything. Every rule is in `watcher`.
+Which failure taught the checkpoints: a cancellation does not reach a task whose answer has come in
+the same turn of the loop. The new leader's machine was fed the page of the list before, took it for
+the newest state or waited for the rest of it for ever.
 """
 
 import asyncio
@@ -100,15 +104,16 @@ class Reflector:
                         case OpenWatch(params, idle):
                             await self._watch(params, idle)
             except (ApiError, Unreachable) as error:
-                self._told(error, self._watcher.on_error(error, now()))
+                self._failed(error)
             except msgspec.MsgspecError as error:
-                broken = Unreachable(f"list and watch of {self._resource}", f"not JSON: {error}")
-                self._told(broken, self._watcher.on_error(broken, now()))
+                what = f"list and watch of {self._resource}"
+                self._failed(Unreachable(what, f"not JSON: {error}"))
 
     async def _list(self, params: Mapping[str, str]) -> None:
         page = await self._client.page(
             self._resource, self._namespace, {**self._selectors, **params}
         )
+        await anyio.lowlevel.checkpoint_if_cancelled()
         effect = self._watcher.on_page(page)
         if effect is not None:
             await self._apply(effect)
@@ -123,6 +128,7 @@ class Reflector:
             timeout=_OPEN_TIMEOUT,
         )
         async with self._client.transport.stream(request) as stream:
+            await anyio.lowlevel.checkpoint_if_cancelled()
             if stream.status != 200:
                 raise from_status(
                     stream.status,
@@ -137,9 +143,11 @@ class Reflector:
                 if not await self._read(stream, idle, loop):
                     return
             except TimeoutError:
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 self._log.info("watch.silent", seconds=idle)
                 self._watcher.on_idle()
                 return
+        await anyio.lowlevel.checkpoint_if_cancelled()
         self._watcher.on_close(loop.time())
 
     async def _read(self, stream: Stream, idle: float, loop: asyncio.AbstractEventLoop) -> bool:
@@ -155,6 +163,7 @@ class Reflector:
             contextlib.aclosing(stream.chunks()) as chunks,
         ):
             async for chunk in chunks:
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 now = loop.time()
                 if now + idle > until:
                     # Setting a timer anew for each of a thousand reads a second is dear.
@@ -201,13 +210,17 @@ class Reflector:
             self._sink.effect(effect)
             return
         # There is nothing to compare the first list with, so it need not hold the loop up: telling
-        # of 50,000 objects takes a fifth of a second.
+        # of 50,000 objects takes a fifth of a second. Cut off, the list after it must be compared.
+        self._listed = True
         for start in range(0, len(effect.objects), _SLICE):
             part = effect.objects[start : start + _SLICE]
             self._sink.effect(Listed(part, effect.resource_version))
             await anyio.lowlevel.checkpoint()
         self._sink.effect(Progress(effect.resource_version, complete=True))
-        self._listed = True
+
+    def _failed(self, error: ApiError | Unreachable) -> None:
+        if not self._doing.cancel_called:
+            self._told(error, self._watcher.on_error(error, asyncio.get_running_loop().time()))
 
     def _told(self, error: Exception, effect: Effect | None) -> None:
         self._failures.inc()

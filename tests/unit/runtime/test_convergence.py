@@ -2,7 +2,7 @@
 
 Random changes meet random faults on virtual time. At the end the faults stop, and then the store
 must equal the server's state, the changes told must add up to it, and every key must have been told
-at or after its last change.
+at or after its last change. After a refresh nothing counts as synced that is older than it.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import random
 from typing import Any
 
 import looptime
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kaos.runtime.client import Client, Origin
@@ -33,7 +33,8 @@ faults = st.tuples(
 )
 outages = st.tuples(st.sampled_from(["429", "500", "410", "504", "404", "refused"]), st.just(""))
 pauses = st.tuples(st.just("wait"), st.sampled_from(["0.1", "3", "40"]))
-steps = st.lists(st.one_of(changes, changes, faults, outages, pauses), max_size=40)
+refreshes = st.tuples(st.just("refresh"), st.sampled_from(["0", "0.1"]))
+steps = st.lists(st.one_of(changes, changes, faults, outages, pauses, refreshes), max_size=40)
 ANSWERS: dict[str, HttpResponse] = {
     "429": HttpResponse(429, status(429, "TooManyRequests").body, retry_after=1.0),
     "500": status(500, "InternalError"),
@@ -68,10 +69,19 @@ class Told:
 async def play(plan: list[tuple[str, str]], *, streaming: bool, pages: int, seed: int) -> None:
     server = FakeServer()
     server.streaming, server.page_limit = streaming, pages
+    server.latency = 0.1
     collection = things(server)
-    informer = Informer(Client(server), THING, new_watcher=lambda: Watcher(random.Random(seed)))
+    watcher = Watcher(random.Random(seed))
+    informer = Informer(Client(server), THING, new_watcher=lambda: watcher)
     told = Told()
     informer.add_handler(told)
+    refreshed, stale = 0, []
+
+    def synced(served: bool) -> None:
+        if served and int(watcher.resource_version) < refreshed:
+            stale.append((watcher.resource_version, refreshed))
+
+    informer.on_served(synced)
     outage: list[str] = []
 
     def fault(request: HttpRequest) -> HttpResponse | Exception | None:
@@ -84,7 +94,13 @@ async def play(plan: list[tuple[str, str]], *, streaming: bool, pages: int, seed
     task = asyncio.create_task(informer.run())
     changed: dict[Request, int] = {}
     for number, (what, how) in enumerate(plan):
+        if what != "refresh":  # which comes in the turn of the loop in which an answer does
+            await asyncio.sleep(0)
         match what:
+            case "refresh":
+                await asyncio.sleep(float(how))
+                informer.refresh()
+                refreshed = server.version
             case "put":
                 collection.put(how, "ns", spec={"number": number})
                 changed[Request("ns", how)] = server.version
@@ -115,7 +131,6 @@ async def play(plan: list[tuple[str, str]], *, streaming: bool, pages: int, seed
             case _:
                 outage.append(what)
                 collection.end_watches()
-        await asyncio.sleep(0)
     outage.clear()
     await asyncio.sleep(400)
     task.cancel()
@@ -125,6 +140,8 @@ async def play(plan: list[tuple[str, str]], *, streaming: bool, pages: int, seed
         Request(*key): body["metadata"]["resourceVersion"]
         for key, body in collection.objects.items()
     }
+    assert informer.synced
+    assert not stale
     assert {o.key: o.metadata.resource_version for o in informer.store} == server_state
     assert set(told.state) == set(server_state)
     for key, version in changed.items():
@@ -134,6 +151,7 @@ async def play(plan: list[tuple[str, str]], *, streaming: bool, pages: int, seed
 
 
 @settings(max_examples=80, deadline=None)
+@example([*(("put", n) for n in "abc"), *[("refresh", "0.1")] * 3], False, 1, 0)
 @given(steps, st.booleans(), st.sampled_from([0, 1, 2]), st.integers(0, 1000))
 def test_the_cache_equals_the_server_after_any_faults(
     plan: list[tuple[str, str]], streaming: bool, pages: int, seed: int
