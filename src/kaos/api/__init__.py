@@ -27,7 +27,15 @@ from kaos.api.mcpserver import (
     Tools,
 )
 from kaos.api.memory import Memory, MemoryType
-from kaos.api.meta import GROUP, VERSION, Condition, CustomResource, InvalidSpecError, Status
+from kaos.api.meta import (
+    GROUP,
+    VERSION,
+    Condition,
+    CustomResource,
+    InvalidSpecError,
+    Metadata,
+    Status,
+)
 from kaos.api.modelapi import (
     ApiKey,
     ConfigYaml,
@@ -41,6 +49,7 @@ from kaos.api.modelapi import (
 )
 from kaos.api.pod import EnvVar, GatewayRoute, KeySource, Resources
 from kaos.api.telemetry import Telemetry
+from kaos.api.url import checked_url
 from kaos.api.workload import Autoscaling, Container, Network, NetworkMode, Workload, WorkloadSpec
 
 MODELS: tuple[type[CustomResource], ...] = (ModelAPI, MCPServer, Agent)
@@ -79,6 +88,7 @@ __all__ = [
     "MCPServerSpec",
     "Memory",
     "MemoryType",
+    "Metadata",
     "Mode",
     "ModelAPI",
     "ModelAPISpec",
@@ -97,6 +107,7 @@ __all__ = [
     "Tools",
     "Workload",
     "WorkloadSpec",
+    "checked_url",
     "crd",
     "crds",
 ]

@@ -19,6 +19,7 @@ from kaos.api.meta import (
 )
 from kaos.api.pod import EnvVars, KeySelector, KeySource
 from kaos.api.telemetry import Telemetry
+from kaos.api.url import checked_url
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 IMAGE_RULE = (
@@ -170,6 +171,8 @@ class MCPServerSpec(WorkloadSpec):
         default_factory=Telemetry,
         description="Where traces are sent; an image of type custom gets the variables (OTEL_…).",
     )
+
+    _checked = field_validator("url")(checked_url)
 
     @model_validator(mode="before")
     @classmethod

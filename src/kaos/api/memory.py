@@ -3,10 +3,11 @@
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kaos.api.meta import Model
 from kaos.api.pod import KeySource, Quantity
+from kaos.api.url import checked_url
 
 
 class MemoryType(StrEnum):
@@ -58,6 +59,8 @@ class Memory(Model):
         pattern=r"^[0-9]{1,9}(s|m|h|d)$",
         description="How long an idle session is kept, e.g. 24h (default 7d).",
     )
+
+    _checked = field_validator("url")(checked_url)
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:

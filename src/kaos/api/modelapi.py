@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kaos.api.meta import (
     AGE,
@@ -17,6 +17,7 @@ from kaos.api.meta import (
 )
 from kaos.api.pod import EnvVars, KeySelector, KeySource, Quantity, Resources
 from kaos.api.telemetry import Telemetry
+from kaos.api.url import checked_url
 from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 
 
@@ -123,6 +124,8 @@ class ProxyConfig(Model):
         "names agents may ask for; apiKey is there as PROXY_API_KEY.",
     )
     env: EnvVars = Field(default_factory=list, description="Variables of the proxy's container.")
+
+    _checked = field_validator("api_base")(checked_url)
 
     @model_validator(mode="after")
     def _reachable(self) -> "ProxyConfig":

@@ -1,8 +1,9 @@
 """Where a resource's pods send what they measure."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kaos.api.meta import Model
+from kaos.api.url import checked_url
 
 
 class Telemetry(Model):
@@ -14,3 +15,5 @@ class Telemetry(Model):
         pattern=r"^https?://[^\s/]",
         description="A collector that takes OTLP over HTTP, e.g. http://collector.obs.svc:4318.",
     )
+
+    _checked = field_validator("endpoint")(checked_url)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from kaos.api import GROUP, Agent, MCPServer, Mode, ModelAPI, ServerType
+from kaos.api import GROUP, Agent, MCPServer, Mode, ModelAPI, ServerType, checked_url
 from kaos.reconcilers.availability import Availability
 from kaos.reconcilers.children.agent import agent_children, endpoint
 from kaos.reconcilers.children.names import Ref, ref, service_name
@@ -104,7 +104,7 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 continue
             if server.spec.get("type") == ServerType.REMOTE:
                 found[text] = str(server.spec.get("url", ""))
-        return {text: url for text, url in found.items() if url}
+        return {text: url for text, url in found.items() if _usable(url)}
 
     def _callers(self, agent: Agent) -> list[str]:
         """The accounts of the agents that name this one and may; asked for only with auth."""
@@ -206,6 +206,15 @@ def asked_model(agent: Agent, api: ModelAPI | None) -> str:
     if named:
         return plain_name(api, named)
     return next((m for m in api.spec.models if "*" not in m), "")
+
+
+def _usable(url: str) -> bool:
+    """Whether a server's URL can be called (its own status tells when it cannot)."""
+    try:
+        checked_url(url)
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(obj: Object | None) -> ModelAPI | None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kaos.api import InvalidSpecError, ModelAPI, ProxyConfig
+from kaos.api import InvalidSpecError, ModelAPI, ProxyConfig, checked_url
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
 from kaos.reconcilers.children.network import network_policy, to_public, to_url
 from kaos.reconcilers.children.telemetry import telemetry_egress, telemetry_env
@@ -142,12 +142,21 @@ def _of_litellm(entry: dict[str, Any], values: Mapping[str, str]) -> dict[str, A
     base = _text(params, "api_base") if isinstance(params, dict) else ""
     if base.startswith(REFERENCE):
         base = values.get(base.removeprefix(REFERENCE), "")
-    return {"name": _text(entry, "model_name"), "api_base": base, "provider": "litellm"}
+    name = _text(entry, "model_name")
+    return {"name": name, "api_base": _url(base), "provider": "litellm"}
 
 
 def _of_ours(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of `models` as far as it concerns us."""
-    return {field: _text(entry, field) for field in ("name", "api_base", "provider")}
+    found = {field: _text(entry, field) for field in ("name", "api_base", "provider")}
+    return {**found, "api_base": _url(found["api_base"])}
+
+
+def _url(base: str) -> str:
+    try:
+        return (base and checked_url(base)) or ""
+    except ValueError as error:
+        raise ValueError(f"api_base: {error}") from error
 
 
 def _text(entry: Mapping[str, Any], field: str) -> str:
