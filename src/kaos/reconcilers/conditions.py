@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     REFUSED = "Refused"
     APPLY_FAILED = "ApplyFailed"
+    RECONCILE_FAILED = "ReconcileFailed"
     SUSPENDED = "Suspended"
     DEPENDENCIES_READY = "DependenciesReady"
     DEPENDENCY_MISSING = "DependencyMissing"

@@ -19,6 +19,9 @@ from kaos.runtime import (
     merge_conditions,
 )
 
+REPORTED = ("observedGeneration", "conditions", "phase", "ready", "message")
+"""The fields of a status that `report` writes by itself."""
+
 
 async def report(
     client: Client,

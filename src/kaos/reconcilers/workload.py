@@ -10,10 +10,11 @@ exception is the progress of a model's download, which is in a log, and logs can
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
-from kaos.api import InvalidSpecError, Workload
+from kaos.api import InvalidSpecError, Metadata, Workload
 from kaos.reconcilers.availability import Availability, PodView, availability
 from kaos.reconcilers.children.names import Ref, child_name, selector
 from kaos.reconcilers.children.patch import PatchError
@@ -30,7 +31,7 @@ from kaos.reconcilers.dependencies import Dependency, finding
 from kaos.reconcilers.grants import Grants
 from kaos.reconcilers.pod_metrics import has_pod_metrics
 from kaos.reconcilers.references import ANNOTATION, References
-from kaos.reconcilers.report import report
+from kaos.reconcilers.report import REPORTED, report
 from kaos.reconcilers.routes import routed
 from kaos.reconcilers.settings import Settings
 from kaos.runtime import (
@@ -53,7 +54,9 @@ from kaos.runtime import (
     Object,
     Request,
     Result,
+    RuntimeFailure,
     controller_of,
+    find_condition,
 )
 
 R = TypeVar("R", bound=Workload)
@@ -69,6 +72,7 @@ CHILD_KINDS = (
     HTTP_ROUTE,
 )
 PODS_OF = "kaos.tools/workload"
+LINE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +164,22 @@ class WorkloadReconciler(Generic[R]):
         if obj is None or obj.metadata.deletion_timestamp:
             return None  # its children go with it, by their owner references
         try:
+            return await self._reconcile(obj)
+        except RuntimeFailure:
+            raise  # no answer, or a no: told where it can be, and the next try may do
+        except Exception as error:
+            words = f"the controller failed: {type(error).__name__}: {error}".split()
+            failed = Finding(Type.ACCEPTED, False, Reason.RECONCILE_FAILED, " ".join(words)[:LINE])
+            with suppress(RuntimeFailure):  # what it is about is raised below
+                await self._report(obj, [failed], Phase.FAILED, _kept(obj))
+            raise
+
+    async def _reconcile(self, obj: Object) -> Result | None:
+        try:
             resource: R = self.MODEL.parse(obj.to_dict())  # type: ignore[assignment]
             plan = self.plan(resource)
         except (InvalidSpecError, PatchError) as error:
-            refused = Finding(Type.ACCEPTED, False, Reason.INVALID_SPEC, str(error))
-            await self._report(obj, [refused], Phase.FAILED, {})
+            await self._refuse(obj, Finding(Type.ACCEPTED, False, Reason.INVALID_SPEC, str(error)))
             return None
         outcome = await self._apply(obj, resource, plan)
         failed = outcome.failed
@@ -197,6 +212,16 @@ class WorkloadReconciler(Generic[R]):
         if failed is not None and not is_refusal(failed):
             raise failed  # told; now try again, ever later
         return Result(requeue_after=0) if outcome.again else self.next_look(resource, seen)
+
+    async def _refuse(self, obj: Object, refused: Finding) -> None:
+        """Tell that nothing is made of the spec, and how what was made of an earlier one fares."""
+        findings, extra = [refused], _kept(obj)
+        before = find_condition(obj.status.get("conditions", ()), Type.AVAILABLE)
+        if before is None or before["reason"] != Reason.REMOTE:  # of that, nothing is seen here
+            seen = self._availability(self.MODEL.model_construct(metadata=_identity(obj)))
+            findings.append(Finding(Type.AVAILABLE, seen.available, seen.reason, seen.message))
+            extra |= {"replicas": seen.replicas, "readyReplicas": seen.ready_replicas}
+        await self._report(obj, findings, Phase.FAILED, extra)
 
     async def _apply(self, obj: Object, resource: R, plan: Plan) -> Outcome:
         """Make the children as planned."""
@@ -240,13 +265,13 @@ class WorkloadReconciler(Generic[R]):
     ) -> None:
         await report(self.client, self.events, obj, findings, word, extra)
 
-    def deployment(self, resource: R) -> Object | None:
+    def deployment(self, resource: Workload) -> Object | None:
         """The resource's Deployment, once it has had its first rollout."""
         found = self.cache.get(DEPLOYMENT, child_name(resource), resource.namespace)
         controller = found and controller_of(found)
         return found if controller and controller.uid == resource.metadata.uid else None
 
-    def _availability(self, resource: R) -> Availability:
+    def _availability(self, resource: Workload) -> Availability:
         found = self.deployment(resource)
         if found is None:
             return Availability(
@@ -271,6 +296,16 @@ class WorkloadReconciler(Generic[R]):
             unrouted=plan.unrouted,
             conflict=plan.route_conflict,
         )
+
+
+def _kept(obj: Object) -> dict[str, Any]:
+    """What a status says besides what each report says anew."""
+    return {name: value for name, value in obj.status.items() if name not in REPORTED}
+
+
+def _identity(obj: Object) -> Metadata:
+    """All of a resource that its children's names and labels follow from."""
+    return Metadata(name=obj.name, namespace=obj.namespace, uid=obj.uid)
 
 
 def annotated(deployment: Manifest, digest: str) -> Manifest:
