@@ -86,6 +86,20 @@ def test_an_agent_that_is_not_exposed_is_not_reached_by_the_gateway() -> None:
                 }
             ],
         ),
+        (
+            "http://ollama-0.ollama.ai.svc.cluster.local/v1",
+            [
+                {
+                    "to": [
+                        {
+                            "namespaceSelector": {
+                                "matchLabels": {"kubernetes.io/metadata.name": "ai"}
+                            }
+                        }
+                    ]
+                }
+            ],
+        ),
         ("https://api.up.test/v1", [{"ports": [{"protocol": "TCP", "port": 443}]}]),
         (
             "http://10.1.2.3:11434",
@@ -124,7 +138,9 @@ def test_tools_reach_the_public_and_neither_the_cluster_nor_cloud_metadata() -> 
     only_v4 = blocks(SETTINGS)
     assert set(only_v4) == {"0.0.0.0/0"}, "a family that pods lack makes some plugins refuse all"
     assert {"10.0.0.0/8", "169.254.0.0/16"} <= only_v4["0.0.0.0/0"]
-    assert set(blocks(replace(SETTINGS, ipv6=True))) == {"0.0.0.0/0", "::/0"}
+    both = blocks(replace(SETTINGS, ipv6=True))
+    assert set(both) == {"0.0.0.0/0", "::/0"}
+    assert {"fc00::/7", "64:ff9b::/96"} <= both["::/0"], "NAT64 leads to 10.0.0.0/8 as well"
 
 
 def test_a_pod_with_a_token_may_reach_the_api_server() -> None:
@@ -138,6 +154,13 @@ def test_the_user_adds_rules_or_turns_the_policy_off() -> None:
     assert found["egress"][-1] == rule
     assert found["ingress"][-1] == {"from": []}
     assert "NetworkPolicy" not in of_agent(network={"policy": "none"})
+
+
+def test_a_pod_of_a_headless_service_is_in_the_last_namespace_of_its_name() -> None:
+    """The way to redis-0.redis.data.svc led into a namespace named redis."""
+    inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "data"}}}
+    for host in ("redis-0.redis.data.svc", "redis.data.svc.cluster.local", "redis.data.svc."):
+        assert to_url(f"redis://{host}:6379", "cluster.local") == [{"to": [inside]}]
 
 
 async def test_a_policy_that_is_turned_off_goes_away(cluster: Cluster) -> None:

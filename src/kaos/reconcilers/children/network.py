@@ -37,7 +37,8 @@ PRIVATE = {
         "172.16.0.0/12",
         "192.168.0.0/16",
     ),
-    "::/0": ("fc00::/7", "fe80::/10"),
+    # The second stands for all of IPv4, private addresses too, where a cluster translates (NAT64).
+    "::/0": ("fc00::/7", "64:ff9b::/96", "fe80::/10"),
 }
 PORTS = {"https": 443, "redis": 6379, "rediss": 6379, "postgres": 5432, "postgresql": 5432}
 NODE_LOCAL_DNS = "169.254.20.10/32"
@@ -179,10 +180,12 @@ def to_url(url: str, cluster_domain: str) -> list[Manifest]:
     else:
         block = f"{address}/{address.max_prefixlen}"
         return [{"to": [{"ipBlock": {"cidr": block}}], "ports": ports}]
-    labels = host.removesuffix(f".{cluster_domain}").removesuffix(".svc").split(".")
+    service = host.removesuffix(f".{cluster_domain}").removesuffix(".svc")
+    labels = service.split(".")
     if len(labels) == 1:
         return [{"to": [{"podSelector": {}}]}]
-    inside: Manifest = {"to": [_namespace(labels[1])]}
+    # The last one: before a Service of pods with names of their own stands the pod's.
+    inside: Manifest = {"to": [_namespace(labels[-1])]}
     if host.endswith((".svc", f".svc.{cluster_domain}")):
         return [inside]
     # A policy cannot name a host: any address will do, on this port alone.
