@@ -248,8 +248,9 @@ class Watcher:
                 self._streaming = False
                 return None
             self._fall_back()
-        if isinstance(error, Gone):
-            # A list that cannot be finished before its token expires is fetched in one piece.
+        if isinstance(error, Gone) or (isinstance(error, Invalid) and self._continue):
+            # A list that cannot be finished before its token expires is fetched in one piece; so is
+            # one whose token the server cannot read (400): it may be another server's by now.
             self._in_one_piece = bool(self._continue)
             self._list_again("")
         elif _is_too_large(error):

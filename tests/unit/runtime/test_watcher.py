@@ -158,11 +158,15 @@ def test_410_as_error_event_leads_to_one_newest_list(error: Gone) -> None:
     assert skip_wait(machine, 5)[1] == ListPage({"limit": "500"})
 
 
-def test_410_of_a_continue_token_leads_to_a_list_in_one_piece() -> None:
+@pytest.mark.parametrize(
+    "refusal", [Gone(410, "Expired"), Invalid(400, "BadRequest", "continue key is not valid")]
+)
+def test_a_refused_continue_token_leads_to_a_list_in_one_piece(refusal: ApiError) -> None:
+    """One that the server could not read was sent again for ever."""
     machine = listing()
     machine.next_action(0)
     machine.on_page(Page([obj("a", 5)], "7", "more"))
-    machine.on_error(Gone(410, "Expired"), 1)
+    machine.on_error(refusal, 1)
     _, action = skip_wait(machine, 1)
     assert action == ListPage({})  # neither a token nor pages
     effect = machine.on_page(Page([obj("b", 8)], "9"))
