@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from hashlib import sha256
 
 from a2a.auth.user import User
 from a2a.helpers import new_task_from_user_message, new_text_part
@@ -33,6 +34,7 @@ from a2a.types import (
     ListTasksResponse,
     Task,
 )
+from a2a.utils.errors import ContentTypeNotSupportedError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -40,10 +42,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kaos import __version__
 from kaos.agent.auth.caller import caller_of
-from kaos.agent.errors import AgentError
+from kaos.agent.errors import AgentError, BadRequest
 from kaos.agent.exchange import Exchanges
+from kaos.agent.memory.keeper import SESSION_HEADER, checked_id
 from kaos.agent.openai import ChatRequest, Json
-from kaos.agent.peers import SESSION_HEADER
 
 PATH = "/a2a"
 MAX_TASKS = 1000
@@ -143,6 +145,8 @@ class _Executor(AgentExecutor):
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         if context.message is None:
             raise ValueError("a task needs a message")
+        if not context.get_user_input().strip():
+            raise ContentTypeNotSupportedError("the message has no text, which is all that is read")
         task = context.current_task
         if task is None:
             task = new_task_from_user_message(context.message)
@@ -162,7 +166,7 @@ class _Executor(AgentExecutor):
 
     async def _answer(self, context: RequestContext, task: Task, updater: TaskUpdater) -> None:
         headers: dict[str, str] = dict(context.call_context.state.get("headers") or {})
-        headers[SESSION_HEADER] = task.context_id
+        headers[SESSION_HEADER] = _session_of(task.context_id)
         chat = ChatRequest(messages=[{"role": "user", "content": context.get_user_input()}])
         caller = context.call_context.user.user_name
         exchange = self._exchanges.begin(headers, chat, caller=caller)
@@ -182,3 +186,11 @@ class _Executor(AgentExecutor):
             await updater.complete(updater.new_agent_message(note))
         else:
             await updater.complete()
+
+
+def _session_of(context: str) -> str:
+    """A context's session. The protocol lets a client name a context in any way."""
+    try:
+        return checked_id(context, "contextId")
+    except BadRequest:
+        return f"a2a-{sha256(context.encode('utf-8', 'replace')).hexdigest()[:32]}"

@@ -143,6 +143,21 @@ async def test_a2a_errors_are_the_protocols(
     assert "oops" in task["status"]["message"]["parts"][0]["text"]
 
 
+async def test_a2a_takes_text_alone_and_a_context_of_any_name(
+    start_agent: Any, rpc: Any, model: ScriptedModel
+) -> None:
+    """A message of data alone was asked as an empty text; a context with a blank in it failed."""
+    url = await start_agent()
+    model.say("one", "two")
+    data = {"messageId": "m1", "role": "ROLE_USER", "parts": [{"data": {"a": 1}}]}
+    assert (await rpc(url, "SendMessage", message=data))["error"]["code"] == -32005
+    for text in ("first", "second"):
+        asked = message(text, contextId="my ctx/1", messageId=text)
+        task = (await rpc(url, "SendMessage", message=asked))["result"]["task"]
+        assert task["status"]["state"] == TaskState.Name(TaskState.TASK_STATE_COMPLETED)
+    assert [m["content"] for m in model.requests[1].messages[1:]] == ["first", "one", "second"]
+
+
 @pytest.mark.process
 async def test_neither_sdk_is_loaded_unasked() -> None:
     script = (
