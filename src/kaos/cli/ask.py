@@ -9,12 +9,13 @@ everybody on the machine.
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
 
 from kaos.cli.errors import CliError
+from kaos.cli.resources import key_of, unreachable
 
 _SILENCE = 300.0  # a small model on a busy laptop thinks for minutes; a dead one says so itself
 _MAX_ERROR = 4096
@@ -26,6 +27,16 @@ Message = dict[str, str]
 def agent_url(gateway: str, namespace: str, name: str) -> str:
     """Where an agent is always served, whoever else is called the same."""
     return f"{gateway}/{namespace}/agent/{name}"
+
+
+def require_reachable(body: Mapping[str, Any] | None) -> None:
+    """Refuse to ask an agent that the gateway leads nobody to: a 404 or 503 would not say why.
+
+    Raises:
+        CliError: it is not exposed, or suspended.
+    """
+    if body is not None and (why := unreachable(body)):
+        raise CliError(f"{key_of(body)} is {why}")
 
 
 async def ask(base: str, model: str, messages: list[Message]) -> AsyncIterator[str]:

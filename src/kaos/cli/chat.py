@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kaos.api import Agent
-from kaos.cli.ask import Message, agent_url, ask
+from kaos.cli.ask import Message, agent_url, ask, require_reachable
 from kaos.cli.check import nearest
 from kaos.cli.client_errors import explain
 from kaos.cli.connect import config_of, require_running
@@ -103,6 +103,8 @@ async def _require_agent(config: ClusterConfig, name: str, namespace: str) -> No
         raise explain(error, f"Agent/{name}") from error
     if name not in agents:
         raise CliError(f"no agent is called {name}{nearest(name, agents)}")
-    row = row_of(agents[name].to_dict())
+    body = agents[name].to_dict()
+    require_reachable(body)
+    row = row_of(body)
     if not row.ready:
         typer.echo(f"kaos: {row.key} is not ready: {row.message}", err=True)

@@ -26,7 +26,13 @@ _BRIEF = 140
 _BAR = 24
 _WIDE = 10_000
 
-STYLES = {"Ready": "green", "Failed": "red", "Waiting": "yellow", "Pending": "cyan"}
+STYLES = {
+    "Ready": "green",
+    "Failed": "red",
+    "Waiting": "yellow",
+    "Pending": "cyan",
+    "Suspended": "blue",
+}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -97,7 +103,7 @@ class Progress:
             heard = _Heard(row, now, heard.said if heard else None, heard.at if heard else now)
         # A dozen states fly by while things come up; a user wants to know what it hangs on.
         due = now - heard.since >= _STEADY or now - heard.at >= _AT_LEAST
-        if heard.said != row and (row.ready or row.failed or due):
+        if heard.said != row and (row.settled or row.failed or due):
             self._out.print(sentence(row, self._ready.get(row.key)))
             heard = _Heard(row, heard.since, row, now)
         self._heard[row.key] = heard
@@ -115,7 +121,7 @@ class Progress:
         )
         for row in self._rows.values():
             state = Text(row.state, style=STYLES.get(row.state, ""))
-            moving = live and not row.ready
+            moving = live and not row.settled
             table.add_row(
                 Spinner("dots") if moving and not row.failed else "✓" if row.ready else "·",
                 str(row.key),
@@ -153,7 +159,7 @@ def sentence(row: Row, took: float | None = None) -> Text:
     if row.ready:
         text.append(" is ready", style="green")
         return text.append(f" ({took:.1f} s)" if took is not None else "")
-    verb = "failed" if row.failed else "waits"
+    verb = "is suspended" if row.suspended else "failed" if row.failed else "waits"
     text.append(f" {verb}", style=STYLES.get(row.state, ""))
     return text.append(f": {brief(row)}" if row.message else "")
 

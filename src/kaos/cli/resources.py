@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 ROUTE_PENDING = "RoutePending"
+_ROUTE_ACCEPTED = "RouteAccepted"
+_ROUTE_CONFLICT = "RouteConflict"
+_NOT_EXPOSED = "NotExposed"
+_SUSPENDED = "Suspended"
+_SCALED_TO_ZERO = "ScaledToZero"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Row:
     """How one object is doing."""
 
     key: Key
-    state: str  # Ready | Waiting | Pending | Failed
+    state: str  # Ready | Suspended | Waiting | Pending | Failed
     message: str = ""
     reason: str = ""
     progress: float | None = None  # of a download: 0 to 1
@@ -38,6 +43,16 @@ class Row:
     def ready(self) -> bool:
         """Whether it does what its spec says, as of its newest generation."""
         return self.state == "Ready"
+
+    @property
+    def suspended(self) -> bool:
+        """Whether no pod is asked for: as long as the spec says so, there is none to wait for."""
+        return self.state == _SUSPENDED
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is to come: it is ready, or wants no pod."""
+        return self.ready or self.suspended
 
     @property
     def failed(self) -> bool:
@@ -67,6 +82,10 @@ def row_of(body: Mapping[str, Any]) -> Row:
         return Row(key, "Ready", "", reason)
     phase = str(status.get("phase") or "Pending")
     state = phase if phase in ("Waiting", "Failed") else "Pending"
+    available = condition(body, "Available") or {}
+    if state != "Failed" and available.get("reason") in (_SUSPENDED, _SCALED_TO_ZERO):
+        # Ready may speak of a dependency that is missing, which nobody needs now.
+        return Row(key, _SUSPENDED, str(available.get("message", "")), str(available["reason"]))
     pull = status.get("pull") or {}
     progress = pull.get("completed", 0) / pull["total"] if pull.get("total") else None
     return Row(key, state, str(ready.get("message") or reason), reason, progress)
@@ -78,6 +97,30 @@ def condition(body: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
         if found.get("type") == type_:
             return dict(found)
     return None
+
+
+def gateway_path(body: Mapping[str, Any]) -> str:
+    """Under which path the gateway serves an Agent; empty when under none.
+
+    The short one may belong to a namesake in another namespace: what Routed says decides.
+    """
+    key = key_of(body)
+    routed = condition(body, "Routed")
+    reason = routed.get("reason") if routed else ""
+    if row_of(body).suspended or reason not in (_ROUTE_ACCEPTED, _ROUTE_CONFLICT):
+        return ""
+    return f"/{key.name}" if reason == _ROUTE_ACCEPTED else f"/{key.namespace}/agent/{key.name}"
+
+
+def unreachable(body: Mapping[str, Any]) -> str:
+    """Why the gateway cannot lead anybody to an Agent, in words after "is"; empty when it can."""
+    row = row_of(body)
+    if row.suspended:
+        return f"suspended: {row.message}"
+    routed = condition(body, "Routed")
+    if routed and routed.get("reason") == _NOT_EXPOSED:
+        return f"not exposed: {routed.get('message', '')}"
+    return ""
 
 
 def not_true(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,8 +10,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from kaos.cli import connect
 from kaos.cli.apply import apply_all
-from kaos.cli.ask import agent_url, ask
+from kaos.cli.ask import agent_url, ask, require_reachable
 from kaos.cli.check import OURS
 from kaos.cli.cluster_process import ClusterProcess
 from kaos.cli.errors import FAILED, CliError
@@ -28,7 +29,7 @@ from kaos.cli.leftovers import clean
 from kaos.cli.manifests import Manifest
 from kaos.cli.render import Progress, console, table
 from kaos.cli.request import Request
-from kaos.cli.resources import Key
+from kaos.cli.resources import Key, gateway_path, key_of, unreachable
 from kaos.cli.wait import wait_ready
 from kaos.cli.watcher import Watcher
 from kaos.local.state import DEFAULT_FOLDER, ClusterInfo
@@ -118,9 +119,12 @@ class _Session:
         ):
             keys = await self._bring_up(client, watcher)
             if request.ask is not None:
-                await _answer(info, _first_agent(keys), request.ask)
+                agent = _first_agent(keys)
+                require_reachable(watcher.body(agent))
+                await _answer(info, agent, request.ask)
                 return 0
-            self._show_urls(info, [key for key in keys or watcher.keys() if key.kind == "Agent"])
+            found = (watcher.body(k) for k in keys or watcher.keys() if k.kind == "Agent")
+            self._show_urls(info, [body for body in found if body])
             if process is None:
                 return 0
             if request.detach:
@@ -182,9 +186,9 @@ class _Session:
         if self._request.port not in (info.gateway_port, 8080):
             self._out.print(f"  its gateway stays on port {info.gateway_port}")
 
-    def _show_urls(self, info: ClusterInfo, agents: Sequence[Key]) -> None:
+    def _show_urls(self, info: ClusterInfo, agents: Sequence[Mapping[str, Any]]) -> None:
         if agents:
-            rows = [(str(key), f"{_short_url(info, key)}/v1/chat/completions") for key in agents]
+            rows = [(str(key_of(body)), _address(info, body)) for body in agents]
             self._out.print()
             self._out.print(table(("agent", "url"), rows))
         self._out.print(f"\nexport KUBECONFIG={_shown(self._request.state.kubeconfig)}")
@@ -213,8 +217,11 @@ def _first_agent(keys: Sequence[Key]) -> Key:
     raise CliError("--ask: there is no agent in this cluster: name a file with one")
 
 
-def _short_url(info: ClusterInfo, key: Key) -> str:
-    return f"{info.gateway_url}/{key.name}"
+def _address(info: ClusterInfo, body: Mapping[str, Any]) -> str:
+    """Where OpenAI clients find an agent, or why they do not."""
+    if path := gateway_path(body):
+        return f"{info.gateway_url}{path}/v1/chat/completions"
+    return unreachable(body).partition(":")[0] or "no route yet"
 
 
 def state_option(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """`kaos status`: what runs, and what is not ready and why.
 
-Exit codes: 0 all is ready, 1 something is not, 3 nothing runs.
+Exit codes: 0 all is ready or suspended, 1 something is not, 3 nothing runs.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ def show(out: Console, resources: Iterable[Object], pods: Iterable[Object]) -> b
     if processes:
         out.print()
         out.print(table(("pod", "container", "process", "state", "restarts"), processes))
-    return all(row.ready for row in rows)
+    return all(row.settled for row in rows)
 
 
 def pod_lines(pod: Object) -> Iterable[tuple[str, str, str, str, str]]:

@@ -1,8 +1,8 @@
 """Wait until resources are ready, say what is waited for, and know when waiting is pointless.
 
-Guaranteed: returns only when all are ready at the same time; ends with a `CliError` that names what
-is not, in the words of its condition, when time is up or when one has failed in a way that time
-does not heal.
+Guaranteed: returns only when all are ready (or suspended) at the same time; ends with a `CliError`
+that names what is not, in the words of its condition, when time is up or when one has failed in a
+way that time does not heal.
 
 A failure must last before it counts: a process that crashed once may start the second time, and a
 condition may be about the object as it was a moment ago.
@@ -51,7 +51,7 @@ async def wait_ready(
     show: Callable[[list[Row]], None],
     now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until all of ``keys`` are ready.
+    """Wait until all of ``keys`` are ready, or suspended: those have nothing to become.
 
     Args:
         source: Where their state comes from.
@@ -68,14 +68,14 @@ async def wait_ready(
     while True:
         rows = source.rows(keys)
         show(rows)
-        if all(row.ready for row in rows):
+        if all(row.settled for row in rows):
             return
         failing = {row.key: failing.get(row.key, now()) for row in rows if row.failed}
         lost = [row for row in rows if row.failed and now() - failing[row.key] >= patience(row)]
         if lost:
             raise CliError("\n".join(f"{row.key} failed: {row.message}" for row in lost))
         if now() >= deadline:
-            waiting = (f"{row.key} is not ready: {row.message}" for row in rows if not row.ready)
+            waiting = (f"{row.key} is not ready: {row.message}" for row in rows if not row.settled)
             raise CliError("\n".join([*waiting, f"gave up after {timeout:.0f} s (--timeout)"]))
         await source.changed(min(_TICK, max(deadline - now(), 0.0)))
 

@@ -7,6 +7,7 @@ did change, or after its timeout.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import anyio
 
@@ -93,9 +94,12 @@ class Watcher:
                 await self._changed.wait()
         self._changed.clear()
 
-    def _row(self, key: Key) -> Row:
+    def body(self, key: Key) -> dict[str, Any] | None:
+        """That object, as the API server last had it."""
         model = next(model for model in MODELS if key.kind == model.KIND)
         found = self._manager.cache.get(model, key.name, key.namespace)
-        if found is None:
-            return Row(key, "Pending", "does not exist")
-        return row_of(found.to_dict())
+        return found.to_dict() if found else None
+
+    def _row(self, key: Key) -> Row:
+        found = self.body(key)
+        return row_of(found) if found else Row(key, "Pending", "does not exist")

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from kaos.cli.ask import agent_url, ask
+from kaos.cli.ask import agent_url, ask, require_reachable
 from kaos.cli.errors import CliError
 from kaos.testing.model import Failure, ScriptedModel, Turn
 
@@ -17,6 +17,18 @@ async def answer(url: str) -> list[str]:
 
 def test_an_agent_is_asked_at_the_path_that_nobody_else_can_take() -> None:
     assert agent_url("http://localhost:8080", "team", "a") == "http://localhost:8080/team/agent/a"
+
+
+def test_an_agent_that_is_not_exposed_is_not_asked() -> None:
+    routed = {"type": "Routed", "status": "False", "reason": "NotExposed", "message": "expose: no"}
+    hidden = {
+        "kind": "Agent",
+        "metadata": {"name": "a"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}, routed]},
+    }
+    with pytest.raises(CliError, match=r"^Agent/a is not exposed: expose: no$"):
+        require_reachable(hidden)
+    require_reachable({"kind": "Agent", "metadata": {"name": "a"}})
 
 
 async def test_the_answer_comes_in_pieces() -> None:

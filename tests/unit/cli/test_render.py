@@ -39,6 +39,13 @@ def test_in_a_pipe_a_failure_is_told_at_once() -> None:
     assert line == f"Agent/assistant failed: {'x' * 500}"
 
 
+def test_in_a_pipe_who_is_suspended_is_told_at_once() -> None:
+    row = Row(AGENT, "Suspended", "spec.suspend is true", "Suspended")
+    assert lines((0, WAITS), (1, row), terminal=False) == [
+        "Agent/assistant is suspended: spec.suspend is true"
+    ]
+
+
 def test_in_a_pipe_progress_is_told_now_and_then() -> None:
     updates = [(t, Row(AGENT, "Pending", f"pulled {t} %")) for t in range(12)]
     assert lines(*updates, terminal=False) == [

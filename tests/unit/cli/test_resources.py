@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kaos.cli.resources import Key, Row, not_true, row_of
+from kaos.cli.resources import Key, Row, gateway_path, not_true, row_of, unreachable
 
 
 def body(*conditions: dict[str, Any], generation: int = 2, phase: str = "") -> dict[str, Any]:
@@ -28,6 +28,8 @@ def said(type_: str, status: str, reason: str = "R", observed: int = 2) -> dict[
 KEY = Key("Agent", "default", "a")
 UNSEEN = "not yet seen by the controller"
 NOT_EXPOSED = said("Routed", "False", "NotExposed")
+SUSPENDED = said("Available", "False", "Suspended")
+TO_ZERO = said("Available", "False", "ScaledToZero")
 
 
 @pytest.mark.parametrize(
@@ -46,10 +48,47 @@ NOT_EXPOSED = said("Routed", "False", "NotExposed")
             Row(KEY, "Pending", "Routed says RoutePending", "RoutePending"),
         ),
         (body(said("Ready", "True"), NOT_EXPOSED), Row(KEY, "Ready", "", "R")),
+        # No pod is asked for: its dependency is not what it waits for.
+        (
+            body(said("Ready", "False", "DependencyMissing"), SUSPENDED, phase="Suspended"),
+            Row(KEY, "Suspended", "Available says Suspended", "Suspended"),
+        ),
+        (
+            body(said("Ready", "False", "DependencyMissing"), TO_ZERO, phase="Waiting"),
+            Row(KEY, "Suspended", "Available says ScaledToZero", "ScaledToZero"),
+        ),
     ],
 )
 def test_the_row_of_an_object(found: dict[str, Any], row: Row) -> None:
     assert row_of(found) == row
+
+
+@pytest.mark.parametrize(
+    ("conditions", "path", "why"),
+    [
+        ([said("Ready", "True"), said("Routed", "True", "RouteAccepted")], "/a", ""),
+        # Somebody of the same name in another namespace has the short path.
+        (
+            [said("Ready", "True"), said("Routed", "False", "RouteConflict")],
+            "/default/agent/a",
+            "",
+        ),
+        ([said("Ready", "True"), NOT_EXPOSED], "", "not exposed: Routed says NotExposed"),
+        ([said("Ready", "False"), said("Routed", "False", "RoutePending")], "", ""),
+        ([said("Ready", "False", "InvalidSpec")], "", ""),
+        (
+            [said("Ready", "False"), TO_ZERO, said("Routed", "True", "RouteAccepted")],
+            "",
+            "suspended: Available says ScaledToZero",
+        ),
+    ],
+)
+def test_the_gateway_serves_an_agent_where_its_route_says(
+    conditions: list[dict[str, Any]], path: str, why: str
+) -> None:
+    """`kaos up` showed /<name> of all, which reached a namesake or nobody."""
+    found = body(*conditions)
+    assert (gateway_path(found), unreachable(found)) == (path, why)
 
 
 def test_an_object_without_status_is_pending() -> None:

@@ -1,6 +1,8 @@
 """What `kaos up` says and does around a cluster, short of starting one."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from kaos.cli.resources import Key, Row
 from kaos.cli.session import _Session, state_option
 from kaos.cli.watcher import Watcher
 from kaos.local.apiserver import APIServer
-from kaos.local.state import State
+from kaos.local.state import ClusterInfo, State
 from kaos.runtime import Client, ClusterConfig
 
 AGENT = Key("Agent", "default", "assistant")
@@ -50,6 +52,31 @@ async def test_logs_of_a_kind_are_not_promised_by_a_namesake_of_another_kind() -
     client: Client = Knows()  # type: ignore[assignment]
     assert await _nobody(client, "ollama", ["Agent"], "default") == "no Agent is called ollama"
     assert "has no pod yet" in await _nobody(client, "ollama", ["ModelAPI"], "default")
+
+
+def test_the_address_that_is_shown_is_the_agents_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def agent(name: str, reason: str) -> dict[str, Any]:
+        routed = {"type": "Routed", "status": "False", "reason": reason, "message": "x"}
+        return {
+            "kind": "Agent",
+            "metadata": {"name": name, "namespace": "team"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}, routed]},
+        }
+
+    made = _Session(Request(State(tmp_path), timeout=1), [], None)
+    made._out = console()
+    info: ClusterInfo = SimpleNamespace(gateway_url="http://g")  # type: ignore[assignment]
+    reasons = ("RouteConflict", "RouteAccepted", "NotExposed", "GatewayAPIMissing")
+    made._show_urls(info, [agent(f"a{n}", reason) for n, reason in enumerate(reasons)])
+    shown = [line.strip().split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in shown if line and line[0].startswith("Agent/")] == [
+        ["Agent/team/a0", "http://g/team/agent/a0/v1/chat/completions"],
+        ["Agent/team/a1", "http://g/a1/v1/chat/completions"],
+        ["Agent/team/a2", "not exposed"],
+        ["Agent/team/a3", "no route yet"],
+    ]
 
 
 async def test_what_comes_back_broken_does_not_keep_a_cluster_from_coming_up(

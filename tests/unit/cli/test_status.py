@@ -50,6 +50,15 @@ def test_what_is_not_true_is_told_once() -> None:
     assert "Accepted" not in said
 
 
+def test_who_is_suspended_is_shown_and_is_nothing_wrong() -> None:
+    reason = {"status": "False", "reason": "Suspended", "message": "spec.suspend is true"}
+    conditions = [{"type": "Ready", **reason}, {"type": "Available", **reason}]
+    sleeper = AGENT | {"status": {"phase": "Suspended", "conditions": conditions}}
+    out = io.StringIO()
+    assert show(Console(file=out, width=200), [Object.from_dict(sleeper)], [])
+    assert "Suspended" in out.getvalue().splitlines()[1]
+
+
 def test_nothing_there_is_nothing_wrong() -> None:
     out = io.StringIO()
     assert show(Console(file=out), [], [])

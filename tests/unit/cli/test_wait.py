@@ -53,6 +53,11 @@ async def test_it_returns_when_all_are_ready_at_the_same_time() -> None:
     assert story.shown[0] == [ready(MODEL), waits]
 
 
+async def test_who_is_suspended_is_not_awaited() -> None:
+    sleeper = Row(MODEL, "Suspended", "spec.suspend is true", "Suspended")
+    assert await Story((0, [sleeper, ready(AGENT)])).wait(MODEL, AGENT) == 0
+
+
 async def test_nothing_to_wait_for_is_ready() -> None:
     assert await Story((0, [])).wait() == 0
 
