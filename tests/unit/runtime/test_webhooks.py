@@ -12,13 +12,26 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, Field
 
-from kaos.runtime import CONFIG_MAP, Manager
+from kaos.runtime import CONFIG_MAP, SECRET, Manager, Object
 from kaos.runtime.client import Client
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.webhooks import Admission, Denied, Endpoint, Webhooks
-from kaos.runtime.webhooks.certificates import LIFE, OVERLAP, make, names_of, next_state
+from kaos.runtime.webhooks.certificates import (
+    LIFE,
+    OVERLAP,
+    Pair,
+    State,
+    make,
+    names_of,
+    next_state,
+    state_of,
+)
 from kaos.runtime.webhooks.review import answer, difference
 from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import THING, manager, running, things
@@ -151,6 +164,60 @@ def test_an_expired_or_foreign_certificate_is_made_anew_at_once(names: list[str]
     first = next_state(None, ["hooks.default.svc"], NOW)
     later = NOW + timedelta(seconds=LIFE + 1 if names == ["hooks.default.svc"] else 0)
     assert next_state(first, names, later).current != first.current
+
+
+def nameless() -> Pair:
+    """A certificate without host names."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks")])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=90))
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(pem, pkcs8, serialization.NoEncryption())
+    return Pair(made.public_bytes(pem).decode(), private.decode())
+
+
+def encrypted(pair: Pair) -> Pair:
+    """The same with a password, which nobody can tell us."""
+    key = serialization.load_pem_private_key(pair.key.encode(), None)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    hidden = key.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(b"secret"))
+    return Pair(pair.certificate, hidden.decode())
+
+
+ONE, TWO = make(["localhost"], NOW), make(["localhost"], NOW)
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        State(Pair(ONE.certificate, TWO.key)),
+        State(nameless()),
+        State(encrypted(ONE)),
+        State(Pair(ONE.certificate, "no key")),
+        State(ONE, next=Pair(TWO.certificate, ONE.key)),
+        State(ONE, old="-----BEGIN CERTIFICATE-----"),
+    ],
+    ids=["another's key", "no names", "password", "no key", "another's next key", "no old one"],
+)
+async def test_a_secret_that_cannot_be_served_is_made_anew(unfit: State) -> None:
+    """It stopped the operator, at each start anew."""
+    server, made = served(), hooks()
+    server.collections[SECRETS].put("pots-webhooks", data=unfit.data())
+    await made.refresh(Client(server))
+    assert made.not_ready() == ""
+    kept = state_of(await Client(server).get(SECRET, "pots-webhooks", "default"))
+    assert kept is not None
+    assert kept.current not in (ONE, unfit.current)
+
+
+def test_a_secret_of_the_users_own_that_can_be_served_is_kept() -> None:
+    own = State(ONE, next=TWO, old=ONE.certificate)
+    assert state_of(Object.from_dict(SECRET.body("own", "default", data=own.data()))) == own
 
 
 def served() -> FakeServer:
@@ -287,6 +354,33 @@ async def test_a_manager_without_rights_is_not_ready_and_says_why() -> None:
         await asyncio.sleep(10)
         assert running_manager.readiness()["webhooks"]() == ""
         assert served_with
+
+
+@pytest.mark.looptime
+async def test_a_certificate_that_tls_refuses_is_told_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """E.g. a key too short for this machine: no reason to end the controllers."""
+    refusing = True
+
+    def load(context: ssl.SSLContext, pair: Pair) -> None:
+        if refusing:
+            raise ssl.SSLError(1, "ee key too small")
+
+    monkeypatch.setattr("kaos.runtime.webhooks.server.load", load)
+    made = hooks()
+    made._serve = lambda *_: asyncio.sleep(1000)  # type: ignore[method-assign]
+    server = served()
+    things(server)
+    manager_ = manager(server)
+    manager_.beside(made)
+    manager_.watch(THING)
+    async with running(manager_):
+        await asyncio.sleep(20)
+        assert "too small" in manager_.readiness()["webhooks"]()
+        refusing = False
+        await asyncio.sleep(10)
+        assert manager_.readiness()["webhooks"]() == ""
 
 
 def test_one_kind_and_purpose_has_one_set_of_options() -> None:

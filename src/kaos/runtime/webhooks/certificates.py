@@ -4,6 +4,8 @@ Guarantees: replicas agree, because each step is one conditional write of the Se
 loses reads again. A new certificate is in the bundle that the API server trusts for `OVERLAP`
 seconds before anybody serves it, and the old one stays in it afterwards, so no call fails on the
 way. Each is self-signed and trusted by name: there is no CA key that could be stolen.
+A Secret whose certificates cannot be served (no pair, for no host) is as good as an empty one: all
+is made anew.
 Does not: I/O; `next_state` is a pure function of the Secret and the time.
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -76,14 +79,22 @@ def state_of(secret: Object) -> State | None:
     data: dict[str, Any] = secret.get("data") or {}
     try:
         named = {name: base64.b64decode(text).decode() for name, text in data.items()}
-        current = Pair(named["tls.crt"], named["tls.key"])
-        upcoming = Pair(named["next.crt"], named["next.key"]) if "next.crt" in named else None
-        for pair in (current, upcoming):
-            if pair is not None:
-                _ = pair.parsed
-    except (KeyError, ValueError):
+        current = _pair(named["tls.crt"], named["tls.key"])
+        upcoming = _pair(named["next.crt"], named["next.key"]) if "next.crt" in named else None
+        if old := named.get("old", ""):
+            x509.load_pem_x509_certificates(old.encode())
+    except (KeyError, TypeError, ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound):
         return None
-    return State(current, upcoming, named.get("old", ""))
+    return State(current, upcoming, old)
+
+
+def _pair(certificate: str, key: str) -> Pair:
+    pair = Pair(certificate, key)
+    private = serialization.load_pem_private_key(key.encode(), password=None)
+    if pair.parsed.public_key() != private.public_key():
+        raise ValueError("the key is not the certificate's")
+    names_of(pair.parsed)
+    return pair
 
 
 def next_state(state: State | None, names: Sequence[str], now: datetime) -> State:

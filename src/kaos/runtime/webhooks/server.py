@@ -3,12 +3,13 @@
 Guarantees: it serves on every replica, leader or not, from before the controllers work until they
 have ended; a certificate is loaded into the running server, without a restart and without a lost
 call; configurations that somebody changed or deleted are put right within a minute; what cannot be
-done now (no rights, no server) is logged, tried again, and told by /readyz until there is a
-certificate to serve.
+done now (no rights, no server, a certificate that TLS refuses) is logged, tried again, and told by
+/readyz until there is a certificate to serve.
 Does not: know who calls. The API server presents no credentials by default: let a NetworkPolicy
 admit it alone, and let handlers have no side effects.
-Which failure taught it: certificates that expired a year after the installation, and operators that
-had to be restarted to read the new one; here nothing but this process is needed for either.
+Which failures taught it: certificates that expired a year after the installation, and operators
+that had to be restarted to read the new one; here nothing but this process is needed for either. A
+Secret with another certificate's key ended the operator, at each start anew.
 """
 
 import socket
@@ -27,7 +28,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from kaos.runtime.client import Client
-from kaos.runtime.errors import ApiError, NotFound, RuntimeFailure
+from kaos.runtime.errors import NotFound
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import SECRET, Resource
 from kaos.runtime.webhooks.certificates import State, load, next_state, state_of, utc_now
@@ -143,9 +144,9 @@ class Webhooks:
         while True:
             try:
                 await self.refresh(client)
-            except (ApiError, RuntimeFailure) as error:
-                self._why = str(error)
-                _log.warning("webhook.certificate_failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a Secret may hold anything
+                self._why = str(error) or type(error).__name__
+                _log.warning("webhook.certificate_failed", error=self._why)
                 await anyio.sleep(_TRY_AGAIN)
                 continue
             ready.set()
