@@ -193,7 +193,9 @@ class Controller:
     def _on_own(self, change: Change, who: Origin | None) -> None:
         key = change.latest.key
         # A standby leaves it to the leader: it would clean up much later, under a successor's feet.
-        clean_up = self._clean_up if self.started.is_set() else None
+        # And a kind that is not served any more leaves the cache, but its objects live on.
+        sees = self.started.is_set() and self._informer.synced
+        clean_up = self._clean_up if sees else None
         lost = clean_up is not None and clean_up.loses(change)
         if lost or (who != (self.name, key) and self._predicate(change.old, change.new)):
             self._queue.add(key, priority=_urgency(change), cause=_cause(change))

@@ -4,10 +4,12 @@ Guarantees: a change of the list is conditional on the version it was computed f
 controllers that edit it at once lose nothing; a removal is tried again until it is done or the
 object is gone. A crash between clean-up and removal runs the clean-up again: it must be idempotent.
 An API server may let an object go although a finalizer was added just before (kubernetes#77988,
-open): who sees that deletion cleans up all the same.
-Does not: hear of such a deletion while nobody leads.
+open): who sees that deletion cleans up all the same, once the server says that the object is gone.
+Does not: hear of such a deletion while nobody leads, or while the kind is not served.
 Which failures taught it: objects that can never be deleted because a finalizer was added by a
-controller without a clean-up, or put back by a blind merge (zalando operators, kopf#640).
+controller without a clean-up, or put back by a blind merge (zalando operators, kopf#640); data that
+was cleaned up though its object lived on (a watch with a selector tells of a relabelled object as
+of a deleted one).
 """
 
 from collections.abc import Awaitable, Callable
@@ -53,12 +55,27 @@ class CleanUp:
         return lost
 
     async def of_lost(self, request: Request) -> None:
-        """Clean up after what went without."""
+        """Clean up after what went without, if it did: it may have left the selection alone."""
         lost = self._lost.get(request)
-        if lost is not None:
+        if lost is None:
+            return
+        there = await self._find(lost)
+        if there is None:
             await self._finalize(lost)
-            if self._lost.get(request) is lost:
-                del self._lost[request]
+        elif there.deleting:
+            await self.prepare(there)
+        if self._lost.get(request) is lost:
+            del self._lost[request]
+
+    async def _find(self, lost: Object) -> Object | None:
+        """The very object, as the server has it now; None when it is gone."""
+        try:
+            there = await self._client.get(self._resource, lost.name, lost.namespace)
+        except NotFound as error:
+            if "name" not in error.details:
+                raise  # the kind is not served, which says nothing of its objects: ask again later
+            return None
+        return there if there.uid == lost.uid else None
 
     async def prepare(self, obj: Object) -> bool:
         """Clean up if the object goes, else see that it can be; whether to reconcile it."""

@@ -203,8 +203,9 @@ class Informer:
                 self._tell(store.replace(objects, version, scope=namespace))
                 self._set_served(scope, served=True)
             case _ if effect is UNSERVED:
-                self._tell(store.replace([], "", scope=namespace))
-                self._set_served(scope, served=False)
+                gone = store.replace([], "", scope=namespace)
+                self._set_served(scope, served=False)  # first: these are not deletions
+                self._tell(gone)
 
     def _call_nothing_own(self, resource_version: str) -> None:
         """A list may hide foreign changes behind a version of ours."""

@@ -231,7 +231,7 @@ class FakeServer:
         if old is None:
             if request.params.get("force"):
                 return self._create(collection, namespace, request)
-            return status(404, "NotFound", f"{name} not found")
+            return status(404, "NotFound", f"{name} not found", name=name)
         if request.method == "GET":
             return HttpResponse(200, json.dumps(old).encode())
         body = json.loads(request.body or b"{}")

@@ -4,9 +4,17 @@ import asyncio
 
 import pytest
 
-from kaos.runtime import Controller, LeaderElection, Request
+from kaos.runtime import (
+    CONFIG_MAP,
+    Controller,
+    LeaderElection,
+    Manager,
+    Request,
+    Selection,
+)
 from kaos.runtime.client import Client
 from kaos.runtime.leader import Elector
+from kaos.testing.inprocess import CONFIG, in_process
 from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import (
     LEASES,
@@ -82,6 +90,14 @@ async def test_two_controllers_that_edit_finalizers_at_once_lose_nothing(
     assert ("default", "a") not in things(server).objects
 
 
+def leaves(server: FakeServer) -> None:
+    """What a watch with a selector tells of an object that was relabelled."""
+    server.version += 1
+    body = things(server).objects["default", "a"]
+    body["metadata"]["resourceVersion"] = str(server.version)
+    things(server)._tell("DELETED", body)
+
+
 def let_go(server: FakeServer) -> None:
     """A deletion that was decided on before the finalizer was added, and done afterwards."""
     collection = things(server)
@@ -112,6 +128,65 @@ async def test_what_the_server_lets_go_despite_its_finalizer_is_cleaned_up(
         await settle(5)
         assert recorder.finalized == ["a", "a"]
         assert recorder.names == ["a", "a", "a"]  # before, when it was gone, and its successor
+
+
+async def test_what_leaves_the_selection_is_not_cleaned_up() -> None:
+    """Data loss: to a watch with a selector, a relabelled object is a deleted one."""
+    async with in_process() as transport:
+        client = Client(transport)
+        metadata = {"name": "a", "namespace": "default", "labels": {"shard": "1"}}
+        await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        recorder = Finalizing()
+        made = Manager(CONFIG, transport=transport)
+        made.add(Controller("t", recorder, for_=CONFIG_MAP, select=Selection("shard=1")))
+        async with running(made):
+            await settle(1)
+            assert (await client.get(CONFIG_MAP, "a", "default")).metadata.finalizers
+            for shard in "21":  # it goes, and it comes back
+                patch = {"metadata": {"labels": {"shard": shard}}}
+                await client.patch(CONFIG_MAP, "a", "default", patch)
+                await settle(1)
+                assert recorder.finalized == []
+            await client.delete(CONFIG_MAP, "a", "default")
+            await settle(1)
+        assert recorder.finalized == ["a"]
+
+
+async def test_what_leaves_the_selection_and_is_deleted_at_once_is_cleaned_up(
+    server: FakeServer,
+) -> None:
+    """By the time we ask it goes, and nothing else tells us: the watch shows it no more."""
+    recorder = Finalizing()
+    made = manager(server)
+    made.add(Controller("t", recorder, for_=THING))
+    async with running(made):
+        await settle()
+        leaves(server)
+        things(server).delete("a")
+        await settle(5)
+    assert recorder.finalized == ["a"]
+    assert ("default", "a") not in things(server).objects
+
+
+async def test_what_is_not_served_any_more_is_not_cleaned_up(server: FakeServer) -> None:
+    """Data loss: `served: false` for a version of a CRD looked like the deletion of all of it."""
+    recorder = Finalizing()
+    made = manager(server)
+    made.add(Controller("t", recorder, for_=THING))
+    async with running(made):
+        await settle()
+        leaves(server)  # what this means cannot be asked for a while
+        things(server).served = False
+        things(server).end_watches()
+        await settle(60)
+        assert made.cache.get(THING, "a", "default") is None
+        assert recorder.finalized == []
+        things(server).served = True
+        await settle(2000)
+        assert recorder.finalized == []
+        things(server).delete("a")
+        await settle(5)
+    assert recorder.finalized == ["a"]
 
 
 async def test_a_standby_cleans_up_after_nothing_that_is_lost(server: FakeServer) -> None:
