@@ -53,6 +53,8 @@ class Progress:
         self._rows: dict[Key, Row] = {}
         self._ready: dict[Key, float] = {}
         self._heard: dict[Key, _Heard] = {}
+        # Told since it was ready: a container that crashes does so again and again.
+        self._failures: dict[Key, set[str]] = {}
         self._since = self._now()
         self._drawing = False
         self._live = (
@@ -103,7 +105,12 @@ class Progress:
             heard = _Heard(row, now, heard.said if heard else None, heard.at if heard else now)
         # A dozen states fly by while things come up; a user wants to know what it hangs on.
         due = now - heard.since >= _STEADY or now - heard.at >= _AT_LEAST
-        if heard.said != row and (row.settled or row.failed or due):
+        if row.settled:
+            self._failures.pop(row.key, None)
+        told = row.failed and row.message in self._failures.get(row.key, ())
+        if heard.said != row and (row.settled or row.failed or due) and not told:
+            if row.failed:
+                self._failures.setdefault(row.key, set()).add(row.message)
             self._out.print(sentence(row, self._ready.get(row.key)))
             heard = _Heard(row, heard.since, row, now)
         self._heard[row.key] = heard

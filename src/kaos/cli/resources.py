@@ -38,6 +38,8 @@ class Row:
     message: str = ""
     reason: str = ""
     progress: float | None = None  # of a download: 0 to 1
+    # Of the spec that this is about; two rows that say the same are equal nevertheless.
+    generation: int = dataclasses.field(default=0, compare=False)
 
     @property
     def ready(self) -> bool:
@@ -68,6 +70,11 @@ def key_of(body: Mapping[str, Any]) -> Key:
 
 def row_of(body: Mapping[str, Any]) -> Row:
     """The state of an object: what condition Ready says, if it was said of the present spec."""
+    row = _row_of(body)
+    return dataclasses.replace(row, generation=int(body["metadata"].get("generation", 0)))
+
+
+def _row_of(body: Mapping[str, Any]) -> Row:
     key = key_of(body)
     status = body.get("status") or {}
     ready = condition(body, "Ready")

@@ -46,6 +46,21 @@ def test_in_a_pipe_who_is_suspended_is_told_at_once() -> None:
     ]
 
 
+def test_in_a_pipe_the_same_failure_is_told_once() -> None:
+    """A container that crashes at each restart filled the screen with one and the same line."""
+    fails, starts = Row(AGENT, "Failed", "exit code 1"), Row(AGENT, "Pending", "0 of 1 pods serve")
+    updates = [
+        (3.0 * n + moment, fails if n % 2 else starts) for n in range(9) for moment in (0, 2)
+    ]
+    assert lines(*updates, terminal=False) == [
+        "Agent/assistant waits: 0 of 1 pods serve",
+        "Agent/assistant failed: exit code 1",
+        "Agent/assistant waits: 0 of 1 pods serve",
+    ]
+    again = lines((0, fails), (1, READY), (2, fails), terminal=False)
+    assert again[0] == again[2] == "Agent/assistant failed: exit code 1"
+
+
 def test_in_a_pipe_progress_is_told_now_and_then() -> None:
     updates = [(t, Row(AGENT, "Pending", f"pulled {t} %")) for t in range(12)]
     assert lines(*updates, terminal=False) == [

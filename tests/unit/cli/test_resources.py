@@ -91,6 +91,10 @@ def test_the_gateway_serves_an_agent_where_its_route_says(
     assert (gateway_path(found), unreachable(found)) == (path, why)
 
 
+def test_a_row_knows_the_generation_of_its_object() -> None:
+    assert row_of(body(said("Ready", "True"), generation=2)).generation == 2
+
+
 def test_an_object_without_status_is_pending() -> None:
     found = body()
     del found["status"]

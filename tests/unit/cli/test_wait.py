@@ -1,6 +1,7 @@
 """Waiting for resources, in virtual time."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -83,8 +84,32 @@ async def test_a_crash_gets_the_time_to_start_again() -> None:
 
 
 async def test_patience_starts_anew_after_a_recovery() -> None:
-    chapters = [(20.0 * n, [CRASH if n % 2 == 0 else Row(MODEL, "Pending")]) for n in range(8)]
-    await Story(*chapters, (160.0, [ready(MODEL)])).wait(MODEL)
+    waits = Row(AGENT, "Waiting")
+    chapters = [(20.0 * n, [CRASH if n % 2 == 0 else ready(MODEL), waits]) for n in range(8)]
+    await Story(*chapters, (160.0, [ready(MODEL), ready(AGENT)])).wait(MODEL, AGENT)
+
+
+async def test_patience_starts_anew_with_an_edit() -> None:
+    chapters = [(20.0 * n, [dataclasses.replace(CRASH, generation=n)]) for n in range(4)]
+    await Story(*chapters, (80.0, [ready(MODEL)])).wait(MODEL)
+
+
+async def test_a_crash_that_comes_back_with_each_restart_ends_the_wait() -> None:
+    """Each restart began the patience anew: `kaos up` hung until its timeout, without a reason."""
+    starts = Row(MODEL, "Pending", "0 of 1 pods serve")
+    story = Story(*((3.0 * n, [starts if n % 2 else CRASH]) for n in range(100)))
+    with pytest.raises(CliError, match=r"^ModelAPI/ollama failed: container ollama: exit code 1$"):
+        await story.wait(MODEL)
+    assert asyncio.get_running_loop().time() == pytest.approx(CRASH_PATIENCE, abs=3.5)
+
+
+async def test_time_up_while_it_starts_again_names_what_was_wrong() -> None:
+    story = Story((0, [CRASH]), (3, [Row(MODEL, "Pending", "0 of 1 pods serve")]))
+    with pytest.raises(CliError) as caught:
+        await story.wait(MODEL, timeout=20)
+    assert str(caught.value).splitlines()[0] == (
+        "ModelAPI/ollama is not ready: 0 of 1 pods serve (last: container ollama: exit code 1)"
+    )
 
 
 async def test_time_up_names_who_is_not_ready_and_why() -> None:
