@@ -73,6 +73,8 @@ CHILD_KINDS = (
 )
 PODS_OF = "kaos.tools/workload"
 LINE = 500
+UNTYPED = ("field not declared in schema", "duplicate entries for key")
+"""What server-side apply says with a 500 of an object that is not as its type wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +323,7 @@ def annotated(deployment: Manifest, digest: str) -> Manifest:
 
 def is_refusal(error: ApiError) -> bool:
     """Whether only a change of the spec can help: a child that the API server finds wrong."""
-    # A field that does not exist is answered with 500 by server-side apply.
-    return isinstance(error, Invalid) or "field not declared in schema" in error.message
+    return isinstance(error, Invalid) or any(words in error.message for words in UNTYPED)
 
 
 def workload_key(namespace: str, labels: dict[str, str]) -> str:

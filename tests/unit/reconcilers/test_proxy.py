@@ -91,6 +91,14 @@ def test_a_key_is_read_from_where_it_is_and_a_plain_one_is_taken_as_it_stands(fi
         assert entry(api)["api_key_env"] == "PROXY_API_KEY"
 
 
+def test_a_key_in_the_users_own_environment_wins_and_is_there_once() -> None:
+    """It was there twice, and real API servers refuse that."""
+    for key in ({"value": "k"}, {"valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}):
+        mine = [{"name": "PROXY_API_KEY", "value": "mine"}]
+        api = proxy("m", apiBase=BASE, apiKey=key, env=mine)
+        assert env_of(children(api)["Deployment"])["PROXY_API_KEY"] == "mine"
+
+
 def test_litellms_own_configuration_is_passed_on_and_its_upstreams_may_be_reached() -> None:
     env = [{"name": "BASE", "value": "https://eu.azure.test:8443"}]
     found = children(proxy("gpt-5", "local/llama", configYaml={"fromString": LITELLM}, env=env))

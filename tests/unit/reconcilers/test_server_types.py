@@ -8,7 +8,8 @@ from kaos import api
 from kaos.api import InvalidSpecError, MCPServer
 from kaos.reconcilers.children.mcpserver import mcpserver_children
 from kaos.reconcilers.settings import Settings
-from kaos.runtime import DEPLOYMENT, SERVICE, Object
+from kaos.reconcilers.workload import is_refusal
+from kaos.runtime import DEPLOYMENT, SERVICE, ApiError, Object
 from tests.unit.reconcilers.harness import ECHO, Cluster, ready, says
 from tests.unit.reconcilers.resources import body, by_kind, env_of
 
@@ -121,6 +122,39 @@ def test_headers_are_files_of_a_pod_that_nobody_gets_to_through_the_gateway() ->
     policy = children["NetworkPolicy"]["spec"]
     assert policy["egress"][1:] == [{"ports": [{"protocol": "TCP", "port": 443}]}]
     assert all("namespaceSelector" not in peer for peer in policy["ingress"][0]["from"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "variable"),
+    [
+        ({"type": "python-runtime", "config": {"mcp": "x"}}, "MCP_BUILTIN"),
+        ({"type": "python-runtime", "config": {"tools": {"fromString": "x"}}}, "MCP_TOOLS_STRING"),
+        (
+            {
+                "type": "python-runtime",
+                "config": {"tools": {"fromSecretKeyRef": {"name": "s", "key": "k"}}},
+            },
+            "MCP_TOOLS_STRING",
+        ),
+        (package("x"), "MCP_PACKAGE"),
+        (package("x", "node-runtime"), "MCP_RUNTIME"),
+        ({**REMOTE, "headers": [TOKEN]}, "MCP_URL"),
+    ],
+)
+def test_what_says_which_tools_are_served_is_not_set_twice(
+    spec: dict[str, Any], variable: str
+) -> None:
+    """The variable was there twice, and real API servers refuse that."""
+    env = [{"name": variable, "value": "mine"}]
+    one = server(**{**spec, "config": {**spec.get("config", {}), "env": env}})
+    with pytest.raises(InvalidSpecError, match=f"spec.config.env: {variable} says which tools"):
+        mcpserver_children(one, Settings(), routes=False)
+
+
+def test_a_child_that_is_not_as_its_type_wants_it_is_a_refusal() -> None:
+    for words in ('.env: duplicate entries for key [name="A"]', ".x: field not declared in schema"):
+        assert is_refusal(ApiError(500, "InternalError", f"failed to create typed patch: {words}"))
+    assert not is_refusal(ApiError(500, "InternalError", "etcd is away"))
 
 
 async def test_agents_ask_the_pod_of_a_remote_server_with_headers(cluster: Cluster) -> None:

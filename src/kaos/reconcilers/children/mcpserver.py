@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kaos import __version__
-from kaos.api import Header, KeySource, MCPServer, ServerType
+from kaos.api import Header, InvalidSpecError, KeySource, MCPServer, ServerType
 from kaos.reconcilers.children.names import HTTP_PORT, child_name
 from kaos.reconcilers.children.network import network_policy, to_public, to_url
 from kaos.reconcilers.children.route import http_route
@@ -54,10 +54,20 @@ def mcpserver_children(
         settings: of the controller.
         routes: whether the cluster has the Gateway API.
         guests: other namespaces whose agents may use it.
+
+    Raises:
+        InvalidSpecError: `config.env` sets what says which tools are served.
     """
     spec = server.spec
     if remote_url(server):
         return []
+    source = _source(server)
+    set_twice = {entry["name"] for entry in source} & {entry.name for entry in spec.config.env}
+    if set_twice:
+        raise InvalidSpecError(
+            f"spec.config.env: {', '.join(sorted(set_twice))} says which tools are served, as "
+            "other fields of the spec do; remove it"
+        )
     remote, custom = spec.type is ServerType.REMOTE, spec.type is ServerType.CUSTOM
     generated = [
         ("MCP_SERVER_NAME", server.name),
@@ -81,7 +91,7 @@ def mcpserver_children(
         NODE_IMAGE if spec.type is ServerType.NODE else settings.image,
         (),
         command=() if custom else COMMAND,
-        env=_source(server) + variables(generated, spec.config.env),
+        env=source + variables(generated, spec.config.env),
         probes=tcp_probes() if custom else None,  # nobody knows the paths of another's image
         drain=settings.drain if custom else 0,
         resources=spec.resources.manifest(),

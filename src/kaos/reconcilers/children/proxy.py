@@ -175,13 +175,12 @@ def _covers(pattern: str, model: str) -> bool:
 
 def _environment(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manifest]:
     generated = [*settings.serving(HTTP_PORT), *telemetry_env(api, api.spec.telemetry)]
-    env = variables(generated, config.env)
-    key = config.api_key
+    key, sources = config.api_key, {}
     if key is not None and key.value is not None:
-        env.append({"name": KEY_VARIABLE, "value": literal(key.value)})
+        generated.append((KEY_VARIABLE, literal(key.value)))
     elif key is not None and key.value_from is not None:
-        env.append({"name": KEY_VARIABLE, "valueFrom": key.value_from.manifest()})
-    return env
+        sources[KEY_VARIABLE] = key.value_from
+    return variables(generated, config.env, sources)
 
 
 def _egress(upstreams: list[dict[str, Any]], settings: Settings) -> list[Manifest]:
