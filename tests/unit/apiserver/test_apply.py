@@ -127,6 +127,25 @@ def test_forcing_takes_the_field_and_only_then_is_there_no_conflict(
     assert includes(spec_of(world), theirs)
 
 
+def test_an_item_that_is_stated_twice_is_refused_in_the_real_servers_words() -> None:
+    """It made one of the two of them, and a builder's fault showed on real clusters alone."""
+    world = with_widgets()
+    body = deployment("web")
+    (main,) = body["spec"]["template"]["spec"]["containers"]
+    main["env"] = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+    told = {
+        "Deployment": 'Kind=Deployment): .spec.template.spec.containers[name="c"].env: '
+        'duplicate entries for key [name="A"]',
+        "Widget": 'Kind=Widget): .spec.tags: duplicate entries for key [="x"]',
+    }
+    for one in (body, widget("w", tags=["x", "x"])):
+        with pytest.raises(StatusError) as caught:
+            world.apply(one, "me")
+        assert (caught.value.code, caught.value.reason) == (500, "InternalError")
+        assert caught.value.message.startswith("failed to create typed patch object (")
+        assert caught.value.message.endswith(told[one["kind"]])
+
+
 trees: st.SearchStrategy[Tree] = st.recursive(
     st.just({}),
     lambda inner: st.dictionaries(

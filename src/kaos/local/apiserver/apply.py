@@ -18,6 +18,7 @@ from kaos.local.apiserver.errors import StatusError
 from kaos.local.apiserver.fieldset import (
     BuiltinNode,
     Changes,
+    DuplicateKeyError,
     Node,
     SchemaNode,
     Tree,
@@ -195,14 +196,16 @@ def apply(
     """Merge a manifest into an object, for its manager; the result carries the new owners.
 
     Raises:
-        StatusError: 409, fields of others would change and ``force`` is off.
+        StatusError: 409, fields of others would change and ``force`` is off; 500, the manifest
+            states an item of a list twice.
     """
     node = root_node(kind)
     manager = Manager(name, "Apply", kind.api_version, subresource)
     found = owners(live)
+    called = f"{config['metadata'].get('namespace', '')}/{config['metadata'].get('name', '')}"
     config = _applied_part(kind, config, subresource)
     time, last = found.get(manager, ("", {}))
-    stated = applied_fields(config, node)
+    stated = _stated(kind, config, node, called)
     mine = _owned_part(kind, stated, subresource)
     found[manager] = (time, mine)
     before = _bare(live)
@@ -232,6 +235,16 @@ def _applied_part(kind: Kind, config: Object, subresource: str) -> Object:
         for name, value in config.items()
         if not (name == "status" and kind.has_status) and name not in {"apiVersion", "kind"}
     }
+
+
+def _stated(kind: Kind, config: Object, node: Node, called: str) -> Tree:
+    """The fields of a manifest; which states an item twice is refused in the real server's way."""
+    try:
+        return applied_fields(config, node)
+    except DuplicateKeyError as error:
+        what = f"({called}; {kind.api_version}, Kind={kind.kind})"
+        told = f"failed to create typed patch object {what}: {error}"
+        raise StatusError(500, "InternalError", told) from error
 
 
 def _check_conflicts(found: Owners, manager: Manager, changes: Changes) -> None:

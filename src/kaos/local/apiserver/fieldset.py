@@ -234,12 +234,31 @@ def item_keys(items: list[Any], node: Node) -> list[str]:
     return keys
 
 
+class DuplicateKeyError(ValueError):
+    """Two items of a list are the same one; the path is that of the list."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key, self.path = _shown(key), ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: duplicate entries for key {self.key}"
+
+
 def applied_fields(value: dict[str, Any], node: Node) -> Tree:
-    """The fields that a manifest states."""
+    """The fields that a manifest states.
+
+    Raises:
+        DuplicateKeyError: it states one item of a list twice.
+    """
     result: Tree = {}
     for name, item in value.items():
         child = node.child(name)
-        inner = _applied(item, child)
+        try:
+            inner = _applied(item, child)
+        except DuplicateKeyError as error:
+            error.path = f".{name}{error.path}"
+            raise
         if inner is None:
             continue
         if inner and not node.declares(name):
@@ -256,7 +275,13 @@ def _applied(value: Any, node: Node) -> Tree | None:
             return None
         inner: Tree = {}
         for key, item in zip(item_keys(value, node), value, strict=True):
-            fields = applied_fields(item, node.item()) if isinstance(item, dict) else {}
+            if key in inner:
+                raise DuplicateKeyError(key)
+            try:
+                fields = applied_fields(item, node.item()) if isinstance(item, dict) else {}
+            except DuplicateKeyError as error:
+                error.path = _shown(key) + error.path
+                raise
             inner[key] = {".": {}, **fields} if fields else _MEMBER
         return inner
     return _MEMBER
