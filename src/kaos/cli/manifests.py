@@ -77,9 +77,15 @@ def load(files: Iterable[str]) -> list[Manifest]:
     """Read files, folders (their YAML and JSON files, by name) and ``-`` (standard input).
 
     Raises:
-        UsageError: something is missing, unreadable, not YAML, or not a Kubernetes object.
+        UsageError: something is missing, unreadable, not YAML, empty, or not a Kubernetes object.
     """
-    return [manifest for source, text in _texts(files) for manifest in parse(source, text)]
+    loaded = []
+    for name in files:
+        found = [manifest for source, text in _texts(name) for manifest in parse(source, text)]
+        if not found:  # a template that came out empty is no success
+            raise UsageError(f"{'<stdin>' if name == '-' else name}: there is no object in it")
+        loaded += found
+    return loaded
 
 
 def parse(source: str, text: str) -> Iterator[Manifest]:
@@ -101,21 +107,20 @@ def parse(source: str, text: str) -> Iterator[Manifest]:
         raise UsageError(f"{source}: nested too deeply, or an alias within itself") from error
 
 
-def _texts(files: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for name in files:
-        if name == "-":
-            yield "<stdin>", sys.stdin.read(_MAX_BYTES)
-            continue
-        path = Path(name)
-        if name.startswith(("http://", "https://")):
-            raise UsageError(f"{name}: an address is not read: download it, look at it, apply it")
-        if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES)
-            if not inside:
-                raise UsageError(f"{name}: no {', '.join(SUFFIXES)} file in this folder")
-            yield from ((str(entry), _read(entry)) for entry in inside)
-        else:
-            yield name, _read(path)
+def _texts(name: str) -> Iterator[tuple[str, str]]:
+    if name == "-":
+        yield "<stdin>", sys.stdin.read(_MAX_BYTES)
+        return
+    path = Path(name)
+    if name.startswith(("http://", "https://")):
+        raise UsageError(f"{name}: an address is not read: download it, look at it, apply it")
+    if path.is_dir():
+        inside = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES)
+        if not inside:
+            raise UsageError(f"{name}: no {', '.join(SUFFIXES)} file in this folder")
+        yield from ((str(entry), _read(entry)) for entry in inside)
+    else:
+        yield name, _read(path)
 
 
 def _read(path: Path) -> str:

@@ -124,6 +124,19 @@ def test_files_folders_and_standard_input(tmp_path: Path, monkeypatch: pytest.Mo
     assert names == ["c", "a", "b", "d"]
 
 
+@pytest.mark.parametrize(
+    "text", ["", "# only words\n---\n", "kind: List\napiVersion: v1\nitems: []"]
+)
+def test_a_file_without_an_object_is_no_success(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(text)
+    (tmp_path / "g.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n")
+    with pytest.raises(UsageError) as caught:
+        load([str(tmp_path / "g.yaml"), str(file)])
+    assert str(caught.value) == f"{file}: there is no object in it"
+    assert len(load([str(tmp_path)])) == 1  # one beside others in a folder may be empty
+
+
 def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
