@@ -10,7 +10,8 @@ Does not: shape errors for an API. `on_error` makes the body of a 413 or 500 (Op
 object, for instance).
 
 Probes and `/metrics` are not logged: a line every ten seconds from each pod hides the rest. The
-lists of tools that agents and the controller ask of MCP servers all the time are, at DEBUG.
+lists of tools that agents and the controller ask of MCP servers all the time, and those of models
+that agents ask of model APIs, are, at DEBUG.
 """
 
 import asyncio
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
 ROUTINE = frozenset({"server/discover", "subscriptions/listen", "tools/list"})
 """What an MCP client says in `mcp-method` though nobody wants anything of the server."""
+MODEL_LISTS = frozenset({"/v1/models", "/api/tags"})
+"""What agents GET of a model API, each every few seconds, to know whether it answers."""
 MAX_BODY = 16 * 1024 * 1024
 _DRAIN = 1.0
 
@@ -106,9 +109,8 @@ class Observed:
         if scope["path"] in UNLOGGED:
             return
         metrics.http_requests(scope["method"], status, seconds)
-        routine = status < 400 and _header(scope, b"mcp-method") in ROUTINE
         log.log(
-            logging.DEBUG if routine else logging.INFO,
+            logging.DEBUG if status < 400 and _is_routine(scope) else logging.INFO,
             "request",
             method=scope["method"],
             path=scope["path"],
@@ -188,6 +190,12 @@ class _Exchange:
         finally:
             reading.cancel()
             await asyncio.wait([reading])
+
+
+def _is_routine(scope: Scope) -> bool:
+    if scope["method"] == "GET" and scope["path"] in MODEL_LISTS:
+        return True
+    return _header(scope, b"mcp-method") in ROUTINE
 
 
 def _header(scope: Scope, name: bytes) -> str:

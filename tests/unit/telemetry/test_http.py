@@ -38,6 +38,9 @@ async def url() -> AsyncIterator[str]:
             Route("/deaf", deaf, methods=["POST"]),
             Route("/broken", broken),
             Route("/healthz", deaf),
+            Route("/v1/models", deaf, methods=["GET", "POST"]),
+            Route("/v1/models/x", deaf),
+            Route("/api/tags", deaf),
         ]
     )
     async with serving.running(Observed(app, max_body=1000)) as base:
@@ -147,6 +150,28 @@ async def test_what_mcp_clients_ask_all_the_time_is_no_news(
 ) -> None:
     with capture_logs() as logged:
         async with http.post(f"{url}{path}", headers={"mcp-method": method}):
+            pass
+        await eventually(lambda: any(line["event"] == "request" for line in logged))
+    (line,) = [line for line in logged if line["event"] == "request"]
+    assert line["log_level"] == level
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "level"),
+    [
+        ("GET", "/v1/models", "debug"),
+        ("GET", "/api/tags", "debug"),
+        ("GET", "/v1/models/x", "info"),
+        ("POST", "/v1/models", "info"),
+        ("POST", "/api/tags", "info"),  # 405
+    ],
+)
+async def test_the_lists_of_models_that_agents_poll_are_no_news(
+    url: str, http: aiohttp.ClientSession, method: str, path: str, level: str
+) -> None:
+    """A model API's log was little else."""
+    with capture_logs() as logged:
+        async with http.request(method, f"{url}{path}"):
             pass
         await eventually(lambda: any(line["event"] == "request" for line in logged))
     (line,) = [line for line in logged if line["event"] == "request"]
