@@ -5,8 +5,8 @@ is held, the controllers. Stop, in the reverse: controllers end the reconciles u
 after the grace period), events are sent, watches end, probes end, and the lease is released last.
 
 Guarantees: that order also when the caller is cancelled, when a part fails, or when the lease is
-lost (then without any grace: another replica may be at work). One kind that cannot be listed stops
-only the controllers that need it, and /readyz names it.
+lost (then without grace, or no more of it: another replica may be at work). One kind that cannot be
+listed stops only the controllers that need it, and /readyz names it.
 Does not: install signal handlers; cancel `run` (asyncio.Runner and anyio do so for SIGINT) or use
 `run_until_signal`.
 """
@@ -191,9 +191,10 @@ class Manager:
                     if self._tune_collector:
                         caches.start(self._fill)
                     events.start(self.events.run)
-                    work.start(self._lead, work, lease, started)
+                    grace = anyio.CancelScope()
+                    work.start(self._lead, work, lease, grace, started)
                     await stop.wait()
-                    await self._stop(work, lost=any(isinstance(e, LeadershipLost) for e in failed))
+                    await self._stop(work, grace)
                     for part in (events, caches, probes, lease):
                         await part.end()
                     await self._release(failed)
@@ -201,11 +202,17 @@ class Manager:
                 await self._transport.close()
         caller.cancel()
 
-    async def _lead(self, work: "_Part", lease: "_Part", started: anyio.Event | None) -> None:
+    async def _lead(
+        self,
+        work: "_Part",
+        lease: "_Part",
+        grace: anyio.CancelScope,
+        started: anyio.Event | None,
+    ) -> None:
         if self._elector is not None:
             await self._elector.acquire()
             self.metrics.leader.labels(self._lease_name).set(1)
-            lease.start(self._elector.renew)
+            lease.start(self._renew, self._elector, grace)
             # A watch may lag behind what the leader before us has seen and done.
             self.cache.refresh()
         for controller in self._controllers.values():
@@ -217,18 +224,24 @@ class Manager:
         if started is not None:
             started.set()
 
+    async def _renew(self, elector: Elector, grace: anyio.CancelScope) -> None:
+        try:
+            await elector.renew()
+        finally:
+            grace.cancel()
+
     async def _fill(self) -> None:
         with collector.filling(), anyio.move_on_after(_FILLED_WITHIN):
             for informer in self.cache.informers():
                 await informer.wait_decided()
 
-    async def _stop(self, work: "_Part", *, lost: bool) -> None:
-        """End the controllers; after a lost lease at once, for another replica may be at work."""
-        grace = 0.0 if lost else self._grace
-        _log.info("manager.stopping", grace=grace)
+    async def _stop(self, work: "_Part", grace: anyio.CancelScope) -> None:
+        """End the controllers; `grace` is cancelled when the lease is lost, also meanwhile."""
+        _log.info("manager.stopping", grace=0.0 if grace.cancel_called else self._grace)
         for controller in self._controllers.values():
             controller.stop()
-        with anyio.move_on_after(grace):
+        grace.deadline = anyio.current_time() + self._grace
+        with grace:
             for controller in self._controllers.values():
                 await controller.drained()
         await work.end()

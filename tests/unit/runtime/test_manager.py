@@ -8,10 +8,17 @@ import aiohttp
 import anyio
 import pytest
 
-from kaos.runtime import CONFIG_MAP, Controller, HttpServer, Request
+from kaos.runtime import (
+    CONFIG_MAP,
+    Controller,
+    HttpServer,
+    LeaderElection,
+    Request,
+)
 from kaos.runtime.transport import HttpRequest
 from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import (
+    LEASES,
     THING,
     Recorder,
     manager,
@@ -60,6 +67,29 @@ async def test_what_takes_longer_than_the_grace_is_cancelled(server: FakeServer)
         await settle(1)
     assert len(cancelled) == 1
     assert 6 <= asyncio.get_running_loop().time() - start < 10
+
+
+@LOOPTIME
+async def test_a_lease_lost_during_the_grace_ends_it(server: FakeServer) -> None:
+    """The reconciles under way went on beside another leader's for the rest of the 30 s."""
+    server.collection(LEASES, "Lease")
+    now = asyncio.get_running_loop().time
+    cancelled = []
+
+    async def act(request: Request) -> None:
+        try:
+            await asyncio.sleep(10_000)
+        finally:
+            cancelled.append(now())
+
+    election = LeaderElection("lock", "default", renew_deadline=10, lease_duration=15)
+    made = manager(server, election, graceful_timeout=300)
+    made.add(Controller("t", Recorder(act), for_=THING))
+    async with running(made):
+        await settle(3)
+        server.faults.append(lambda r: status(500) if "leases" in r.path else None)
+        asked = now()
+    assert 5 < cancelled[0] - asked < 15
 
 
 @LOOPTIME
