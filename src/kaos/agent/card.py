@@ -1,8 +1,12 @@
 """GET /.well-known/agent-card.json: who this agent is, as an A2A 1.0 card.
 
 Guarantees: the address is one the reader can use (it is the one it used, unless
-`KAOS_PUBLIC_URL` names another), and only what works is claimed: A2A's own binding where its SDK
-is installed, and the OpenAI chat API. An ETag lets peers ask again for nothing.
+`KAOS_PUBLIC_URL` names another; a gateway that takes a prefix off the path says so in a header),
+and only what works is claimed: A2A's own binding where its SDK is installed, and the OpenAI chat
+API. An ETag lets peers ask again for nothing.
+
+Whoever sends such a header himself gets a card that leads himself astray, and nobody else: the
+answer varies by them, so that a cache keeps it apart.
 """
 
 import hashlib
@@ -20,6 +24,12 @@ from kaos.agent.settings import Settings
 from kaos.agent.tools import Tool
 
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,300}")
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_MAX_PREFIX = 500
+_PROTO = "x-forwarded-proto"
+_FORWARDED = "x-forwarded-prefix"
+_ENVOY_PATH = "x-envoy-original-path"
+_VARY = f"{_PROTO}, {_FORWARDED}, {_ENVOY_PATH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ class CardEndpoint:
         """Return the card, or 304 to a reader who has it."""
         body = to_json(self._card(self._base(request)))
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-        headers = {"etag": etag, "cache-control": "max-age=30"}
+        headers = {"etag": etag, "cache-control": "max-age=30", "vary": _VARY}
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
@@ -43,7 +53,10 @@ class CardEndpoint:
         if self.settings.public_url:
             return self.settings.public_url.rstrip("/")
         host = request.headers.get("host", "")
-        return f"http://{host}" if _HOST.fullmatch(host) else ""
+        if not _HOST.fullmatch(host):
+            return ""
+        proto = request.headers.get(_PROTO, "")
+        return f"{'https' if proto == 'https' else 'http'}://{host}{_prefix(request)}"
 
     def _card(self, base: str) -> Json:
         about = self.settings.description or f"The agent {self.settings.name}"
@@ -61,6 +74,17 @@ class CardEndpoint:
             "defaultOutputModes": ["text/plain"],
             "skills": [chat, *(_skill(tool) for tool in self.tools() if tool.kind == "tool")],
         }
+
+
+def _prefix(request: Request) -> str:
+    """What a gateway has taken off the path, if one says so; Envoy tells of the path it had."""
+    prefix = request.headers.get(_FORWARDED, "").rstrip("/")
+    if not prefix:
+        original = request.headers.get(_ENVOY_PATH, "").partition("?")[0]
+        prefix = original.removesuffix(request.scope["path"]) if original else ""
+        if prefix == original:
+            return ""
+    return prefix if len(prefix) <= _MAX_PREFIX and _PREFIX.fullmatch(prefix) else ""
 
 
 def _interface(url: str, binding: str) -> Json:

@@ -5,8 +5,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from starlette.requests import Request
 
 from kaos.agent import health
+from kaos.agent.card import CardEndpoint
+from kaos.agent.settings import Settings
 from kaos.telemetry import serving
 from kaos.testing.model import ScriptedModel
 from kaos.testing.waiting import eventually
@@ -108,6 +111,36 @@ async def test_the_card_says_who_and_where_and_only_what_works(
         f"{url}/.well-known/agent-card.json", headers={"if-none-match": etag}
     ) as answer:
         assert answer.status == 304
+
+
+@pytest.mark.parametrize(
+    ("headers", "base"),
+    [
+        ({"x-forwarded-prefix": "/team/agent/a"}, "http://h:1/team/agent/a"),
+        ({"x-forwarded-prefix": "/a/", "x-forwarded-proto": "https"}, "https://h:1/a"),
+        ({"x-envoy-original-path": "/a/.well-known/agent-card.json?x=/y"}, "http://h:1/a"),
+        ({"x-envoy-original-path": "/.well-known/agent-card.json"}, "http://h:1"),
+        ({"x-envoy-original-path": "/elsewhere"}, "http://h:1"),
+        # What anybody could send.
+        ({"x-forwarded-proto": "javascript"}, "http://h:1"),
+        ({"x-forwarded-prefix": "//evil.example"}, "http://h:1"),
+        ({"x-forwarded-prefix": "/a/../b"}, "http://h:1"),
+        ({"x-forwarded-prefix": "@evil.example"}, "http://h:1"),
+        ({"x-forwarded-prefix": "/a?b"}, "http://h:1"),
+        ({"x-forwarded-prefix": "/" + "a" * 501}, "http://h:1"),
+    ],
+)
+def test_behind_a_gateway_the_card_is_where_the_reader_found_it(
+    headers: dict[str, str], base: str
+) -> None:
+    """The gateway takes the agent's prefix off: the card named addresses that are nowhere."""
+    scope = {
+        "type": "http",
+        "path": "/.well-known/agent-card.json",
+        "headers": [(k.encode(), v.encode()) for k, v in ({"host": "h:1"} | headers).items()],
+    }
+    endpoint = CardEndpoint(Settings(name="a", model_api_url="http://m", model_name="m"), list)
+    assert endpoint._base(Request(scope)) == base
 
 
 async def test_the_cards_address_can_be_set(start_agent: Any, http: aiohttp.ClientSession) -> None:

@@ -154,6 +154,7 @@ async def site() -> AsyncIterator[Site]:
 async def test_a_request_arrives_as_it_was_sent_and_its_answer_too(site: Site) -> None:
     url = URL(site.url("/web/v1/x%2Fy?a=%20b"), encoded=True)
     headers = {"X-Mine": "1", "Connection": "X-Hop, keep-alive", "X-Hop": "1", "Accept": "a/b"}
+    headers["X-Forwarded-Prefix"] = "/not/ours"
     async with site.session.post(url, data=b"body", headers=headers) as answer:
         assert answer.status == 200
         assert answer.headers["X-Pod"] == "1"
@@ -164,6 +165,7 @@ async def test_a_request_arrives_as_it_was_sent_and_its_answer_too(site: Site) -
     assert sent["accept"] == ["a/b"]
     assert sent["host"] == sent["x-forwarded-host"] == [f"127.0.0.1:{site.gateway.port}"]
     assert sent["x-forwarded-for"] == ["127.0.0.1"]
+    assert sent["x-forwarded-prefix"] == ["/web"]
     assert "x-hop" not in sent
 
 

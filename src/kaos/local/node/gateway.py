@@ -215,6 +215,9 @@ def _request_headers(request: web.Request, rule: Rule) -> CIMultiDict[str]:
     headers["X-Forwarded-For"] = f"{forwarded}, {remote}" if forwarded else remote
     headers["X-Forwarded-Host"] = request.host
     headers["X-Forwarded-Proto"] = request.scheme
+    headers.popall("X-Forwarded-Prefix", None)
+    if prefix := rule.removed_prefix:
+        headers["X-Forwarded-Prefix"] = prefix  # a pod names its own addresses by it
     if rule.rewrite_host:
         headers[hdrs.HOST] = rule.rewrite_host
     _change(headers, rule.request_headers)

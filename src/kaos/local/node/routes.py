@@ -95,6 +95,12 @@ class Rule:
         return f"{self.rewrite_prefix.rstrip('/')}/{rest}" if rest else self.rewrite_prefix or "/"
 
     @property
+    def removed_prefix(self) -> str:
+        """What `rewritten` takes off a path without putting anything in its place."""
+        whole = self.rewrite_path is None and self.rewrite_prefix == "/"
+        return self.path.rstrip("/") if whole and not self.exact else ""
+
+    @property
     def precedence(self) -> tuple[object, ...]:
         """Sorts the rule that wins first."""
         wildcards = all(host.startswith("*") for host in self.hosts)
