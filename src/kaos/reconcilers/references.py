@@ -21,7 +21,7 @@ from kaos.runtime import CONFIG_MAP, SECRET, Cache, Object, ResourceType
 ANNOTATION = "kaos.tools/references-hash"
 REFERENCES = "kaos.tools/references"
 LIVE = AUTH
-"""The volume whose files are read again when they change."""
+"""The volume whose files are read again when they change; of a name that users do not take."""
 KINDS = {kind.kind: kind for kind in (SECRET, CONFIG_MAP)}
 
 
@@ -109,9 +109,7 @@ class References:
         states = {
             (ref.kind, ref.name): self._state(ref, namespace)
             for ref in references(pod)
-            if ref.kind in self._kinds
-            and not ref.live
-            and not (ref.kind == "ConfigMap" and ref.name in own)
+            if ref.kind in self._kinds and not ref.live and not _is_own(ref, own)
         }
         if not states:
             return ""
@@ -124,7 +122,7 @@ class References:
         """What a pod refers to and needs, and is not there."""
         found = []
         for ref in references(pod):
-            if ref.optional or ref.kind not in self._kinds or ref.name in own:
+            if ref.optional or ref.kind not in self._kinds or _is_own(ref, own):
                 continue
             obj = self._cache.get(self._kinds[ref.kind], ref.name, namespace)
             if obj is None:
@@ -141,6 +139,10 @@ class References:
             return f"{obj.uid}/{obj.metadata.resource_version}"
         data = obj.raw("data") + b"\0" + obj.raw("binaryData")
         return hashlib.sha256(data).hexdigest()
+
+
+def _is_own(ref: Reference, own: Iterable[str]) -> bool:
+    return ref.kind == "ConfigMap" and ref.name in own
 
 
 def _has_key(config_map: Object, key: str) -> bool:

@@ -64,7 +64,7 @@ def test_one_line_turns_it_on() -> None:
     assert env["KAOS_AUTH_ALLOW_FILE"] == "/etc/kaos/auth/allow"
     assert "KAOS_AUTH_TOKENS_FILE" not in env
     assert children["ConfigMap"]["data"] == {"allow": "default/boss\n"}
-    assert volumes(children)["auth"] == [{"configMap": {"name": "assistant-auth"}}]
+    assert volumes(children)["kaos-auth"] == [{"configMap": {"name": "assistant-auth"}}]
 
 
 def test_its_account_is_its_own_and_its_token_is_asked_for_not_automounted() -> None:
@@ -105,7 +105,7 @@ def test_a_caller_shows_each_peer_a_token_for_that_peer_alone() -> None:
 
 def test_bearer_tokens_come_from_a_secret() -> None:
     children = made(agent(auth={"tokensSecret": {"name": "callers", "key": "list"}}))
-    secret = volumes(children)["auth"][1]["secret"]
+    secret = volumes(children)["kaos-auth"][1]["secret"]
     assert secret == {"name": "callers", "items": [{"key": "list", "path": "tokens"}]}
     assert env_of(children["Deployment"])["KAOS_AUTH_TOKENS_FILE"] == "/etc/kaos/auth/tokens"
 
@@ -113,7 +113,7 @@ def test_bearer_tokens_come_from_a_secret() -> None:
 def test_where_no_account_has_tokens_bearer_tokens_alone_open() -> None:
     children = made(agent(auth=TOKENS), guarded=("peer",), tokens=False)
     assert not children.keys() & {"ServiceAccount", "ConfigMap"}
-    assert list(volumes(children)) == ["auth"]
+    assert list(volumes(children)) == ["kaos-auth"]
     auth = {name for name in env_of(children["Deployment"]) if "AUTH" in name or "TOKEN" in name}
     assert auth == {"KAOS_AUTH_TOKENS_FILE"}
 

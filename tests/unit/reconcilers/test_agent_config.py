@@ -71,8 +71,8 @@ def test_w11_an_agent_understands_whom_it_may_let_in_and_how_it_shows_itself() -
     (main,) = found["spec"]["template"]["spec"]["containers"]
     folders = {mount["name"]: mount["mountPath"] for mount in main["volumeMounts"]}
     assert settings.auth_service_accounts == "jwks"
-    assert settings.auth_allow_file == f"{folders['auth']}/allow"
-    assert settings.auth_tokens_file == f"{folders['auth']}/tokens"
+    assert settings.auth_allow_file == f"{folders['kaos-auth']}/allow"
+    assert settings.auth_tokens_file == f"{folders['kaos-auth']}/tokens"
     assert settings.auth_audience == "kaos.tools/agent/default/assistant"
     assert settings.peer_token_files == {"vault": f"{folders['peer-tokens']}/vault"}
     assert folders["api-access"] == str(ACCOUNT_FOLDER)

@@ -47,6 +47,26 @@ def test_references_are_found_wherever_a_pod_can_have_them() -> None:
     ]
 
 
+def test_a_volume_that_a_user_names_auth_is_not_taken_for_one_that_is_read_again() -> None:
+    """Its Secret rolled nothing when it changed."""
+    volume = {"name": "auth", "secret": {"secretName": "creds"}}
+    assert references({"volumes": [volume]}) == [Reference("Secret", "creds")]
+    one = agent(auth={"tokensSecret": {"name": "callers", "key": "list"}})
+    pod = by_kind(agent_children(one, "m", Settings(), routes=False))["Deployment"]["spec"]
+    (callers,) = [r for r in references(pod["template"]["spec"]) if r.name == "callers"]
+    assert callers.live
+
+
+async def test_a_missing_secret_named_as_our_own_config_map_is_told(cluster: Cluster) -> None:
+    await cluster.ready_model()
+    auth = {"tokensSecret": {"name": "one-auth"}}
+    await cluster.apply("Agent", "one", {"modelAPI": "ollama", "auth": auth})
+    found = await cluster.eventually(
+        api.Agent, "one", says("DependenciesReady", "DependencyMissing")
+    )
+    assert 'Secret "one-auth" does not exist' in found.status["message"]
+
+
 def test_instructions_may_stand_in_a_config_map() -> None:
     source = {"configMapKeyRef": {"name": "prompts", "key": "assistant"}}
     one = agent(config={"instructionsFrom": source})

@@ -16,7 +16,8 @@ from kaos.reconcilers.children.names import Ref, child_name, env_name, ref
 from kaos.reconcilers.children.network import to_api_server
 from kaos.reconcilers.children.workload import Manifest, metadata
 
-AUTH, PEER_TOKENS, API_ACCESS = "auth", "peer-tokens", "api-access"
+# The names of volumes; the first is kept from users' by its prefix (see `references`).
+AUTH, PEER_TOKENS, API_ACCESS = "kaos-auth", "peer-tokens", "api-access"
 FOLDERS = {
     AUTH: "/etc/kaos/auth",
     PEER_TOKENS: "/var/run/secrets/kaos.tools/peers",
