@@ -1,5 +1,6 @@
 """The Agent's reconciler: which model, which servers, which peers, and who has the short path."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,8 @@ from kaos.api import GROUP, Agent, MCPServer, Mode, ModelAPI, ServerType, checke
 from kaos.reconcilers.availability import Availability
 from kaos.reconcilers.children.agent import agent_children, endpoint
 from kaos.reconcilers.children.names import Ref, ref, service_name
-from kaos.reconcilers.children.network import declared
+from kaos.reconcilers.children.network import Target, declared
+from kaos.reconcilers.children.proxy import covers
 from kaos.reconcilers.children.scaling import target_runs
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.dependencies import Dependency
@@ -19,6 +21,7 @@ from kaos.runtime import HTTP_ROUTE, Object
 AGENTS_NAMED = "kaos.tools/agents-named"
 USES = "kaos.tools/uses"
 MODEL_NAME = "MODEL_NAME"
+NO_SERVICE = "is not exposed (its agentNetwork.expose is false), so it has no Service to call"
 NO_POD_METRICS = (
     f"autoscaling goes by CPU alone: nobody serves {POD_METRICS}, so targetRunsPerPod waits for it"
 )
@@ -31,13 +34,13 @@ class AgentReconciler(WorkloadReconciler[Agent]):
 
     def plan(self, resource: Agent) -> Plan:
         """Decide what shall exist for an agent."""
-        spec, namespace = resource.spec, resource.namespace
-        forbidden = [
-            f"{model.KIND} {target.namespace}/{target.name}"
-            for model, target in declared(resource)
-            if not self.grants.permits(model.KIND, target, namespace)
-        ]
-        needs = [] if forbidden else self._needs(resource)
+        namespace, served = resource.namespace, resource.spec.agent_network.expose
+        permitted, forbidden = [], []
+        for model, target in declared(resource):
+            if self.grants.permits(model.KIND, target, namespace):
+                permitted.append((model, target))
+            else:
+                forbidden.append(f"{model.KIND} {target.namespace}/{target.name}")
         api = None if forbidden else self._model_api(resource)
         accepted = refused(forbidden) if forbidden else accept(resource, api)
         if accepted.ok and closed_to_all(resource, self.settings):
@@ -46,13 +49,13 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 "call the agent; set auth.tokensSecret"
             )
             accepted = Finding(Type.ACCEPTED, False, Reason.NO_ACCOUNT_TOKENS, message)
-        model = asked_model(resource, api)
+        model_name = asked_model(resource, api)
         conflict = self._first_claimant(resource)
         children = None
-        if accepted.ok and model:
+        if accepted.ok and model_name:
             children = agent_children(
                 resource,
-                model,
+                model_name,
                 self.settings,
                 routes=self.cache.synced(HTTP_ROUTE),
                 short_path=conflict is None,
@@ -61,14 +64,13 @@ class AgentReconciler(WorkloadReconciler[Agent]):
                 callers=self._callers(resource),
                 guarded=self._guarded(resource),
             )
-        exposed = spec.agent_network.expose
         return Plan(
             accepted=accepted,
-            needs=needs,
+            needs=self._needs(permitted, namespace),
             children=children,
-            endpoint=endpoint(resource, self.settings) if exposed else "",
-            extra={"model": model},
-            unrouted="" if exposed else "agentNetwork.expose is false",
+            endpoint=endpoint(resource, self.settings) if served else "",
+            extra={"model": model_name},
+            unrouted="" if served else "agentNetwork.expose is false",
             route_conflict=conflict or "",
         )
 
@@ -84,14 +86,15 @@ class AgentReconciler(WorkloadReconciler[Agent]):
         target = ref(agent.spec.model_api, agent.namespace)
         return _parsed(self.cache.get(ModelAPI, target.name, target.namespace))
 
-    def _needs(self, agent: Agent) -> list[Dependency]:
-        """What it names; of peers, only that they are available is asked."""
+    def _needs(self, targets: Sequence[Target], namespace: str) -> list[Dependency]:
+        """What it names and may; of peers, that they are available and can be called is asked."""
         found = []
-        for model, target in declared(agent):
+        for model, target in targets:
             obj = self.cache.get(model, target.name, target.namespace)
             type_ = Type.AVAILABLE if model is Agent else Type.READY
-            name = target.seen_from(agent.namespace)
-            found.append(Dependency(model.KIND, name, obj, type_))
+            closed = model is Agent and obj is not None and not exposed(obj)
+            name = target.seen_from(namespace)
+            found.append(Dependency(model.KIND, name, obj, type_, NO_SERVICE if closed else ""))
         return found
 
     def _remotes(self, agent: Agent) -> dict[str, str]:
@@ -133,12 +136,17 @@ class AgentReconciler(WorkloadReconciler[Agent]):
         claims = [
             other
             for other in self.cache.by_index(Agent, AGENTS_NAMED, agent.name)
-            if other.spec.get("agentNetwork", {}).get("expose", True)
+            if exposed(other)
         ]
         if not claims:
             return None
         first = min(claims, key=lambda c: (str(c.metadata.creation_timestamp), c.namespace))
         return None if first.uid == agent.metadata.uid else f"Agent {first.namespace}/{first.name}"
+
+
+def exposed(agent: Object) -> bool:
+    """Whether an agent has a Service."""
+    return bool((agent.spec.get("agentNetwork") or {}).get("expose", True))
 
 
 def closed_to_all(agent: Agent, settings: Settings) -> bool:
@@ -169,8 +177,14 @@ def refused(targets: list[str]) -> Finding:
 
 
 def accept(agent: Agent, api: ModelAPI | None) -> Finding:
-    """The Accepted condition: whether the ModelAPI serves the model that the spec names."""
+    """The Accepted condition: whether the ModelAPI serves the agent's model, if there is one."""
     wanted = agent.spec.model
+    if api is not None and not asked_model(agent, api):
+        message = (
+            f'ModelAPI "{api.name}" serves any model that fits {", ".join(api.spec.models)} and '
+            "has none of its own; name one in spec.model"
+        )
+        return Finding(Type.ACCEPTED, False, Reason.MODEL_NOT_SERVED, message)
     if wanted is None or api is None or serves(api, wanted):
         return Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid")
     message = (
@@ -181,12 +195,9 @@ def accept(agent: Agent, api: ModelAPI | None) -> Finding:
 
 
 def serves(api: ModelAPI, model: str) -> bool:
-    """Whether a ModelAPI answers for a model: by name, by `prefix/*` or by `*`."""
+    """Whether a ModelAPI answers for a model: by name, or by a pattern."""
     name = plain_name(api, model)
-    return any(
-        pattern in (name, "*") or (pattern.endswith("/*") and name.startswith(pattern[:-1]))
-        for pattern in api.spec.models
-    )
+    return any(covers(pattern, name) for pattern in api.spec.models)
 
 
 def plain_name(api: ModelAPI, model: str) -> str:

@@ -20,17 +20,21 @@ class Dependency:
         found: the object, if it exists.
         condition: the condition of it that must be True. Peers are asked for Available alone:
             two agents that may ask each other would else wait for each other for ever.
+        closed: why it cannot be called even when it is ready; empty when it can.
     """
 
     kind: str
     name: str
     found: Object | None
     condition: Type = Type.READY
+    closed: str = ""
 
     def lack(self) -> tuple[Reason, str] | None:
         """Why it does not count as ready, or None if it does."""
         if self.found is None or self.found.metadata.deletion_timestamp:
             return Reason.DEPENDENCY_MISSING, f'{self.kind} "{self.name}" does not exist'
+        if self.closed:
+            return Reason.DEPENDENCY_NOT_READY, f'{self.kind} "{self.name}" {self.closed}'
         generation = self.found.metadata.generation
         for entry in self.found.status.get("conditions", ()):
             if entry.get("type") != self.condition:

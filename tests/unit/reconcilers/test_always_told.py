@@ -105,3 +105,21 @@ async def test_a_remote_servers_availability_is_not_made_up_of_pods(cluster: Clu
     await cluster.apply("MCPServer", "away", {**away, "url": "http://mcp.test:99999/mcp"})
     told = await cluster.eventually(api.MCPServer, "away", says("Accepted", "InvalidSpec"))
     assert condition(told, "Available")["reason"] == "Remote"
+
+
+async def test_a_peer_that_is_not_exposed_is_told_to_its_caller(cluster: Cluster) -> None:
+    """It was ready and had no Service, so every call failed and the caller was Ready."""
+    await cluster.ready_model()
+    await cluster.apply("Agent", "shy", {**AGENT, "agentNetwork": {"expose": False}})
+    await cluster.roll_out("shy")
+    await cluster.eventually(api.Agent, "shy", ready)
+    await cluster.apply("Agent", "one", {**AGENT, "agentNetwork": {"access": ["shy"]}})
+    await cluster.roll_out("one")
+    told = await cluster.eventually(
+        api.Agent, "one", says("DependenciesReady", "DependencyNotReady")
+    )
+    assert told.status["message"].startswith('Agent "shy" is not exposed')
+
+    await cluster.apply("Agent", "shy", AGENT)
+    await cluster.roll_out("shy")
+    await cluster.eventually(api.Agent, "one", ready)

@@ -74,6 +74,16 @@ async def test_without_the_gateway_api_nothing_is_permitted_and_nothing_told(
     assert found.status["model"] == ""  # not even what it serves
 
 
+async def test_what_is_missing_here_is_told_beside_what_is_not_permitted(cluster: Cluster) -> None:
+    """DependenciesReady was True of an agent whose own ModelAPI did not exist."""
+    access = {"access": [f"{cluster.elsewhere}/peer"]}
+    await cluster.apply("Agent", "one", {"modelAPI": "nowhere", "agentNetwork": access})
+    found = await cluster.eventually(api.Agent, "one", says("Accepted", "RefNotPermitted"))
+    (needs,) = [c for c in found.status["conditions"] if c["type"] == "DependenciesReady"]
+    assert needs["reason"] == "DependencyMissing"
+    assert needs["message"] == 'ModelAPI "nowhere" does not exist', "nothing of what is elsewhere"
+
+
 async def test_a_grant_opens_the_way_and_its_end_closes_it(cluster: Cluster) -> None:
     await cluster.install(GRANT_CRD)
     await foreign_model(cluster)

@@ -37,6 +37,10 @@ def test_asked_model(spec: dict[str, Any], api: ModelAPI | None, model: str) -> 
         (["*"], "anything", True),
         (["nebius/*"], "nebius/x", True),
         (["nebius/*"], "nebius", False),
+        (["gpt-*"], "gpt-5", True),
+        (["gpt-*"], "gpt-", False),
+        (["*-mini"], "gpt-5-mini", True),
+        (["a*a"], "a", False),
     ],
 )
 def test_serves(patterns: list[str], model: str, served: bool) -> None:
@@ -48,3 +52,14 @@ def test_a_model_that_is_not_served_is_refused_with_what_is() -> None:
     assert not finding.ok
     assert finding.reason == "ModelNotServed"
     assert "smollm2:135m" in finding.message
+
+
+def test_an_agent_without_a_model_is_told_to_name_one_where_there_are_patterns_alone() -> None:
+    """It had no pods, and was Accepted: nothing said why."""
+    finding = accept(agent(), proxy("gpt-*", "local/*", apiBase="http://up"))
+    assert (finding.ok, finding.reason) == (False, "ModelNotServed")
+    assert "serves any model that fits gpt-*, local/*" in finding.message
+    assert "spec.model" in finding.message
+    assert accept(agent(), proxy("gpt-*", "gpt-5", apiBase="http://up")).ok
+    assert accept(agent(model="gpt-5"), proxy("gpt-*", apiBase="http://up")).ok
+    assert accept(agent(), None).ok

@@ -129,7 +129,7 @@ def own_upstreams(config: ProxyConfig) -> list[dict[str, Any]]:
         raise InvalidSpecError(f"{where}: {error}") from error
     names = [upstream["name"] for upstream in upstreams]
     for model in config.models:
-        if not any(_covers(name, model) for name in names):
+        if not any(covers(name, model) for name in names):
             raise InvalidSpecError(
                 f'{where}: has no entry for model "{model}" (it has: {", ".join(names)})'
             )
@@ -166,11 +166,13 @@ def _text(entry: Mapping[str, Any], field: str) -> str:
     return value or ""
 
 
-def _covers(pattern: str, model: str) -> bool:
+def covers(pattern: str, model: str) -> bool:
+    """Whether a gateway's entry of this name answers for a model, as `kaos.modelapi` reads it."""
     head, star, tail = pattern.partition("*")
     if not star:
         return pattern == model
-    return model.startswith(head) and model.endswith(tail)
+    longer = len(model) > len(head) + len(tail)
+    return longer and model.startswith(head) and model.endswith(tail)
 
 
 def _environment(api: ModelAPI, config: ProxyConfig, settings: Settings) -> list[Manifest]:
