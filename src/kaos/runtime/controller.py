@@ -2,11 +2,12 @@
 
 Guarantees: one object is never reconciled twice at the same time; a change that comes during its
 reconcile causes another one; an exception is logged, counted and tried again after a delay that
-doubles; a change that the reconcile of an object made itself does not cause another reconcile of
-that object (it has seen the answer). Work begins only when every kind that is not optional has been
-listed, so a reconciler never takes "not loaded yet" for "not there". Somebody's edit or deletion of
-an object goes before creations and events of children, and those before what a list showed at the
-start: with 5,000 objects applied at once, an edit of one waited for all of them.
+doubles, and so is a CancelledError that is not our own cancellation (it ended workers one by one);
+a change that the reconcile of an object made itself does not cause another reconcile of that object
+(it has seen the answer). Work begins only when every kind that is not optional has been listed, so
+a reconciler never takes "not loaded yet" for "not there". Somebody's edit or deletion of an object
+goes before creations and events of children, and those before what a list showed at the start: with
+5,000 objects applied at once, an edit of one waited for all of them.
 Does not: pass the object. A reconciler reads the newest state from the cache, not the state of some
 event that may be old by the time its turn comes.
 """
@@ -272,6 +273,14 @@ class Controller:
         try:
             attempt = self._reconcile if self._timeout is None and not traced() else self._attempt
             result, label = await attempt(request), "success"
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            label = "error"
+            stray = RuntimeError("what it waited for was cancelled, but not the reconcile itself")
+            stray.__cause__ = error
+            self._failed(work, stray)
         except Exception as error:  # noqa: BLE001 - a reconciler may raise anything, and must not end us
             label = "error"
             self._failed(work, error)

@@ -24,7 +24,7 @@ from kaos.runtime.cache import Cache
 from kaos.runtime.client import Client
 from kaos.runtime.config import ClusterConfig
 from kaos.runtime.controller import Controller
-from kaos.runtime.errors import LeadershipLost
+from kaos.runtime.errors import LeadershipLost, RuntimeFailure
 from kaos.runtime.events import EventRecorder, instance_name
 from kaos.runtime.health import HttpServer, application, serve_http
 from kaos.runtime.informer import Informer
@@ -192,7 +192,7 @@ class Manager:
                         caches.start(self._fill)
                     events.start(self.events.run)
                     grace = anyio.CancelScope()
-                    work.start(self._lead, work, lease, grace, started)
+                    work.start(self._lead, stop, work, lease, grace, started)
                     await stop.wait()
                     await self._stop(work, grace)
                     for part in (events, caches, probes, lease):
@@ -204,6 +204,7 @@ class Manager:
 
     async def _lead(
         self,
+        stop: anyio.Event,
         work: "_Part",
         lease: "_Part",
         grace: anyio.CancelScope,
@@ -216,13 +217,18 @@ class Manager:
             # A watch may lag behind what the leader before us has seen and done.
             self.cache.refresh()
         for controller in self._controllers.values():
-            work.start(controller.run)
+            work.start(self._control, controller, stop)
         for controller in self._controllers.values():
             await controller.started.wait()
         for informer in self._required:
             await informer.wait_synced()
         if started is not None:
             started.set()
+
+    async def _control(self, controller: Controller, stop: anyio.Event) -> None:
+        await controller.run()
+        if not stop.is_set():
+            raise RuntimeFailure(f"controller {controller.name!r} ended before it was asked to")
 
     async def _renew(self, elector: Elector, grace: anyio.CancelScope) -> None:
         try:

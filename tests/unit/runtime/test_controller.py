@@ -71,6 +71,36 @@ async def test_an_exception_is_tried_again_with_growing_delays(server: FakeServe
     assert value(made, "controller_runtime_reconcile_total", **labels) == 1
 
 
+async def test_a_cancelled_error_of_what_a_reconcile_waits_for_ends_nobody(
+    server: FakeServer,
+) -> None:
+    """A lookup shared with another task that was cancelled: the worker ended without a word."""
+    for name in "bc":
+        things(server).put(name, spec={"n": 1})
+
+    async def act(request: Request) -> None:
+        if request.name == "a" and recorder.names.count("a") < 3:
+            shared = asyncio.create_task(asyncio.sleep(10))
+            shared.cancel()
+            await shared
+
+    recorder = Recorder(act)
+    made = manager(server)
+    made.add(
+        Controller("t", recorder, for_=THING),
+        Controller("u", recorder, for_=THING, reconcile_timeout=5),
+    )
+    with capture_logs() as logs:
+        async with running(made):
+            await settle(5)
+    assert sorted(recorder.names) == sorted("bcbc" + "aaaa")
+    failed = [line for line in logs if line["event"] == "reconcile.failed"]
+    assert [line["error"] for line in failed] == [
+        "what it waited for was cancelled, but not the reconcile itself"
+    ] * 2
+    assert all(isinstance(line["exc_info"].__cause__, asyncio.CancelledError) for line in failed)
+
+
 async def test_a_terminal_error_is_not_tried_again_until_a_change(server: FakeServer) -> None:
     recorder = raising(TerminalError("that cannot work"))
     made = manager(server)

@@ -14,6 +14,7 @@ from kaos.runtime import (
     HttpServer,
     LeaderElection,
     Request,
+    RuntimeFailure,
 )
 from kaos.runtime.transport import HttpRequest
 from tests.unit.runtime.fake import FakeServer, status
@@ -174,6 +175,18 @@ async def test_a_part_that_fails_ends_the_manager_with_its_error(server: FakeSer
         with anyio.fail_after(5), pytest.raises(OSError, match="in use"):
             await made.run()
     assert server.closed
+
+
+@LOOPTIME
+async def test_a_controller_that_ends_by_itself_ends_the_manager(server: FakeServer) -> None:
+    """The replica was ready, held the lease, and did nothing."""
+    made = manager(server)
+    controller = Controller("t", Recorder(), for_=THING)
+    made.add(controller)
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeFailure, match="controller 't' ended")):
+        async with running(made):
+            controller.stop()
+            await settle(10)
 
 
 async def test_probes_and_metrics(server: FakeServer) -> None:
