@@ -1,4 +1,7 @@
-"""Apply manifests: server-side apply, in file order, one after the other."""
+"""Apply manifests: server-side apply, in file order, one after the other.
+
+A field that the kind does not have is refused, as kubectl does: a misspelled one would be dropped.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -26,7 +29,7 @@ async def _apply(client: Client, manifest: Manifest) -> Object:
     what = f"{manifest.where()}: {manifest.kind}/{manifest.name}"
     for attempt in range(_CRD_PATIENCE):
         try:
-            return await client.apply(placed(manifest))
+            return await client.apply(placed(manifest), field_validation="Strict")
         except UnknownKind as error:
             if attempt + 1 == _CRD_PATIENCE or not manifest.api_version.partition("/")[2]:
                 raise explain(error, what) from error

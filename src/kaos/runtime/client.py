@@ -186,6 +186,7 @@ class Client:
         force: bool = True,
         subresource: str = "",
         dry_run: bool = False,
+        field_validation: str = "",
     ) -> Object:
         """Server-side apply.
 
@@ -195,11 +196,13 @@ class Client:
             force: Whether to take fields over that others own; without, that is a Conflict.
             subresource: e.g. ``status``.
             dry_run: Whether to only ask what would happen.
+            field_validation: ``Strict`` refuses unknown fields; default: the server's own way.
         """
         body = plain(body)
         resource, key = await self._identify(body)
         params = self._params(dry_run=dry_run, field_manager=field_manager)
         params["force"] = "true" if force else "false"
+        params |= {"fieldValidation": field_validation} if field_validation else {}
         path = object_path(resource, key.name, key.namespace, subresource)
         # Applying the same fields twice is applying them once: safe to try again.
         request = HttpRequest("PATCH", path, params, encode(body), _APPLY, idempotent=True)
@@ -358,9 +361,7 @@ class Client:
         if not api_version or not kind:
             raise ValueError("a body needs apiVersion and kind")
         resource = await self.discovery.find(api_version, kind)
-        name = metadata.get("name") or ""
-        if not name:
-            name = f"{metadata.get('generateName') or ''}*"
+        name = metadata.get("name") or f"{metadata.get('generateName') or ''}*"
         return resource, object_key(resource, metadata.get("namespace") or "", name)
 
     def _params(self, *, dry_run: bool = False, field_manager: str | None = None) -> dict[str, str]:

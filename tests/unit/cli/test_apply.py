@@ -8,6 +8,7 @@ from kaos.cli.apply import apply_all, placed
 from kaos.cli.errors import CliError
 from kaos.cli.manifests import parse
 from kaos.runtime import Client, NotFound
+from kaos.testing.inprocess import InProcess
 
 FETCHED = """\
 apiVersion: kaos.tools/v1alpha1
@@ -44,7 +45,7 @@ def test_a_namespace_has_none_and_one_that_is_given_is_kept() -> None:
 
 async def test_a_namespace_that_is_not_there_is_told_with_the_ways_out() -> None:
     class Refuses:
-        async def apply(self, body: dict[str, Any]) -> None:
+        async def apply(self, body: dict[str, Any], **_options: str) -> None:
             raise NotFound(
                 404, "NotFound", f'namespaces "{body["metadata"]["namespace"]}" not found'
             )
@@ -52,3 +53,17 @@ async def test_a_namespace_that_is_not_there_is_told_with_the_ways_out() -> None
     (manifest,) = parse("f", FETCHED.replace("uid: x", "namespace: nosuch"))
     with pytest.raises(CliError, match="f:1:1: Agent/a: there is no namespace nosuch: put a"):
         await apply_all(cast("Client", Refuses()), [manifest])
+
+
+async def test_a_misspelled_field_of_a_built_in_kind_is_refused(
+    kaos_in_process: InProcess,
+) -> None:
+    """It was dropped in silence: a Secret's `stringdata` left an empty Secret behind."""
+    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
+    (wrong,) = parse("f", text + "stringdata: {a: b}\n")
+    (right,) = parse("f", text + "stringData: {a: b}\n")
+    client = Client(kaos_in_process)
+    with pytest.raises(CliError, match='unknown field "stringdata"'):
+        await apply_all(client, [wrong])
+    (made,) = await apply_all(client, [right])
+    assert made.name == "s"
