@@ -51,10 +51,12 @@ from kaos.runtime import (
     Invalid,
     Manager,
     NameConflict,
+    NotLeader,
     Object,
     Request,
     Result,
     RuntimeFailure,
+    Unreachable,
     controller_of,
     find_condition,
 )
@@ -167,8 +169,8 @@ class WorkloadReconciler(Generic[R]):
             return None  # its children go with it, by their owner references
         try:
             return await self._reconcile(obj)
-        except RuntimeFailure:
-            raise  # no answer, or a no: told where it can be, and the next try may do
+        except (ApiError, Unreachable, NotLeader):
+            raise  # told where it can be, and the next try may do
         except Exception as error:
             words = f"the controller failed: {type(error).__name__}: {error}".split()
             failed = Finding(Type.ACCEPTED, False, Reason.RECONCILE_FAILED, " ".join(words)[:LINE])
