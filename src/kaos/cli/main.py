@@ -4,21 +4,24 @@ Guaranteed: `kaos --help` loads no command (each is imported when it is called: 
 and an HTTP client cost half a second), and every failure ends in one line and an exit code.
 """
 
-import contextlib
-import importlib
-import io
-import os
-import sys
-import traceback
-from typing import Annotated, Any
+try:
+    import contextlib
+    import importlib
+    import io
+    import os
+    import sys
+    import traceback
+    from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+    import typer
+    from typer.core import TyperCommand, TyperGroup
 
-from kaos import __version__
-from kaos.cli.errors import FAILED, CliError, leaf
-from kaos.cli.options import VERBOSE, Verbose
-from kaos.local.state import StateError
+    from kaos import __version__
+    from kaos.cli.errors import FAILED, CliError, leaf
+    from kaos.cli.options import VERBOSE, Verbose
+    from kaos.local.state import StateError
+except KeyboardInterrupt:  # they take a moment, in which a user may think again
+    raise SystemExit(130) from None
 
 # Order is the order of `--help`. A test compares the texts with the commands' own.
 COMMANDS = {

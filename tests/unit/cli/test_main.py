@@ -39,6 +39,23 @@ def test_the_help_names_every_command_and_loads_none() -> None:
         assert text in " ".join(done.stdout.split())
 
 
+@pytest.mark.process
+def test_an_interrupt_while_the_program_loads_is_silent() -> None:
+    """Ctrl-C in the first moment showed a traceback from the middle of an import."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "import kaos.cli.main\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_of_itself_what_the_help_says_of_it(name: str) -> None:
     assert (load(name).help or "").splitlines()[0] == COMMANDS[name]
