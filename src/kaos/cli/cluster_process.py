@@ -19,12 +19,16 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
-from kaos.cli.errors import CliError
+from kaos.cli.errors import FAILED, CliError
 from kaos.local.state import ClusterInfo, State
 
 START_DEADLINE = 30.0
 STOP_DEADLINE = 45.0  # above the 30 s that pods have to end
 _PAUSE = 0.02
+
+
+class Outrun(CliError):  # noqa: N818 (an answer, not an accident)
+    """Another program has started a cluster on the same folder in the same moment."""
 
 
 class ClusterProcess:
@@ -78,12 +82,14 @@ class ClusterProcess:
         """Wait until the control plane answers.
 
         Raises:
+            Outrun: it ended because the folder was taken when it came to own it.
             CliError: it ended before, or took too long.
         """
         end = time.monotonic() + deadline
         while time.monotonic() < end:
             if self._process.poll() is not None:
-                raise CliError(self._last_words())
+                outrun = self._process.returncode == FAILED and self.state.owner() is not None
+                raise (Outrun if outrun else CliError)(self._last_words())
             info = self.state.read_info()
             if info is not None and info.pid == self.pid:
                 return info

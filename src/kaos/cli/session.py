@@ -22,7 +22,7 @@ from kaos.cli import connect
 from kaos.cli.apply import apply_all
 from kaos.cli.ask import agent_url, ask, require_reachable
 from kaos.cli.check import OURS
-from kaos.cli.cluster_process import ClusterProcess
+from kaos.cli.cluster_process import ClusterProcess, Outrun
 from kaos.cli.errors import FAILED, CliError
 from kaos.cli.follow import Follower
 from kaos.cli.leftovers import clean
@@ -101,16 +101,9 @@ class _Session:
 
     async def work(self, start_soon: Callable[..., object]) -> int:
         """Bring everything up, and stay for as long as that is wanted."""
-        request, process = self._request, self._process
-        if process is not None:
-            info = await process.ready()
-            self._out.print(f"Cluster is up ({time.monotonic() - process.started:.1f} s)")
-            self._keep = request.detach
-            start_soon(_expect_alive, process)
-        else:
-            info = await connect.wait_running(request.state)
-            self._out.print(f"A cluster runs already in {request.state.folder}: using that one")
-            self._note_ignored(info)
+        request = self._request
+        info = await self._cluster(start_soon)
+        process = self._process
         config = connect.config_of(request.state, info)
         watcher = Watcher(config)
         async with (
@@ -133,6 +126,24 @@ class _Session:
             self._out.print("Ctrl-C stops everything. Logs follow.\n")
             await Follower(client, watcher, self._out).run(request.state.cluster_log)
         return FAILED
+
+    async def _cluster(self, start_soon: Callable[..., object]) -> ClusterInfo:
+        """The cluster that we have started, once it is up, or the one that was faster."""
+        if self._process is not None:
+            try:
+                info = await self._process.ready()
+            except Outrun:
+                self._process = None
+            else:
+                took = time.monotonic() - self._process.started
+                self._out.print(f"Cluster is up ({took:.1f} s)")
+                self._keep = self._request.detach
+                start_soon(_expect_alive, self._process)
+                return info
+        info = await connect.wait_running(self._request.state)
+        self._out.print(f"A cluster runs already in {self._request.state.folder}: using that one")
+        self._note_ignored(info)
+        return info
 
     async def _bring_up(self, client: Client, watcher: Watcher) -> list[Key]:
         """Apply and wait; returns whom we waited for."""

@@ -1,12 +1,16 @@
 """What `kaos up` says and does around a cluster, short of starting one."""
 
+import os
+import subprocess
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kaos.cli import watcher as watching
+from kaos.cli.cluster_process import ClusterProcess
 from kaos.cli.errors import CliError
 from kaos.cli.logs import _nobody
 from kaos.cli.render import console
@@ -77,6 +81,39 @@ def test_the_address_that_is_shown_is_the_agents_own(
         ["Agent/team/a2", "not exposed"],
         ["Agent/team/a3", "no route yet"],
     ]
+
+
+def failed() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(["false"])
+    process.wait()
+    return process
+
+
+@pytest.mark.process
+async def test_of_two_that_start_at_once_the_slower_uses_the_cluster_of_the_faster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second `kaos up` in a folder said that the folder is in use, and applied nothing."""
+    state = State(tmp_path)
+    state.prepare()
+    with TemporaryFile() as words, state.lock():
+        faster = ClusterInfo(os.getpid(), "now", "http://x", 18080, "1")
+        state.write_info(faster)
+        process = ClusterProcess(state, failed(), words, -1)
+        made = _Session(Request(state, timeout=1, port=18080), [], process)
+        made._out = console()
+        assert await made._cluster(pytest.fail) == faster
+        await made.stop()  # which is not ours to stop
+    assert capsys.readouterr().out == f"A cluster runs already in {tmp_path}: using that one\n"
+
+
+@pytest.mark.process
+async def test_a_cluster_process_that_ends_with_nobody_faster_is_a_failure(tmp_path: Path) -> None:
+    with TemporaryFile() as words:
+        words.write(b"kaos: the disk is full\n")
+        process = ClusterProcess(State(tmp_path), failed(), words, -1)
+        with pytest.raises(CliError, match=r"^the disk is full$"):
+            await process.ready()
 
 
 async def test_what_comes_back_broken_does_not_keep_a_cluster_from_coming_up(
