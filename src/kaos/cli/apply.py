@@ -9,11 +9,12 @@ from typing import Any
 
 from kaos.cli.client_errors import explain
 from kaos.cli.errors import CliError
+from kaos.cli.kubectl_apply import remembered, take_over
 from kaos.cli.manifests import Manifest
-from kaos.runtime import Client, NotFound, Object, RuntimeFailure, UnknownKind
+from kaos.runtime import Client, Conflict, NotFound, Object, RuntimeFailure, UnknownKind
 
 CLUSTER_SCOPED = ("Namespace", "CustomResourceDefinition", "GatewayClass")
-_CRD_PATIENCE = 10  # attempts, half a second apart: a CRD just applied is served a moment later
+_PATIENCE = 10  # attempts; half a second apart for a CRD, which is served a moment later
 
 
 async def apply_all(client: Client, manifests: Iterable[Manifest]) -> list[Object]:
@@ -27,11 +28,16 @@ async def apply_all(client: Client, manifests: Iterable[Manifest]) -> list[Objec
 
 async def _apply(client: Client, manifest: Manifest) -> Object:
     what = f"{manifest.where()}: {manifest.kind}/{manifest.name}"
-    for attempt in range(_CRD_PATIENCE):
+    for attempt in range(_PATIENCE):
         try:
-            return await client.apply(placed(manifest), field_validation="Strict")
+            body = remembered(placed(manifest))
+            await take_over(client, body)
+            return await client.apply(body, field_validation="Strict")
+        except Conflict as error:  # somebody wrote it in the same moment
+            if attempt + 1 == _PATIENCE:
+                raise explain(error, what) from error
         except UnknownKind as error:
-            if attempt + 1 == _CRD_PATIENCE or not manifest.api_version.partition("/")[2]:
+            if attempt + 1 == _PATIENCE or not manifest.api_version.partition("/")[2]:
                 raise explain(error, what) from error
             await asyncio.sleep(0.5)
         except NotFound as error:

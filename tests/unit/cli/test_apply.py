@@ -1,13 +1,11 @@
 """What is sent of a manifest."""
 
-from typing import Any, cast
-
 import pytest
 
 from kaos.cli.apply import apply_all, placed
 from kaos.cli.errors import CliError
 from kaos.cli.manifests import parse
-from kaos.runtime import Client, NotFound
+from kaos.runtime import Client
 from kaos.testing.inprocess import InProcess
 
 FETCHED = """\
@@ -43,16 +41,12 @@ def test_a_namespace_has_none_and_one_that_is_given_is_kept() -> None:
     assert placed(given)["metadata"] == {"name": "n", "namespace": "team"}
 
 
-async def test_a_namespace_that_is_not_there_is_told_with_the_ways_out() -> None:
-    class Refuses:
-        async def apply(self, body: dict[str, Any], **_options: str) -> None:
-            raise NotFound(
-                404, "NotFound", f'namespaces "{body["metadata"]["namespace"]}" not found'
-            )
-
-    (manifest,) = parse("f", FETCHED.replace("uid: x", "namespace: nosuch"))
-    with pytest.raises(CliError, match="f:1:1: Agent/a: there is no namespace nosuch: put a"):
-        await apply_all(cast("Client", Refuses()), [manifest])
+async def test_a_namespace_that_is_not_there_is_told_with_the_ways_out(
+    kaos_in_process: InProcess,
+) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: nosuch}\n"
+    with pytest.raises(CliError, match="f:1:1: ConfigMap/a: there is no namespace nosuch: put a"):
+        await apply_all(Client(kaos_in_process), list(parse("f", text)))
 
 
 async def test_a_misspelled_field_of_a_built_in_kind_is_refused(
