@@ -10,6 +10,7 @@ Does not: know HTTP beyond a request's headers.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import structlog
 
@@ -28,6 +29,18 @@ from kaos.telemetry.propagation import trace_headers
 log = structlog.get_logger(__name__)
 
 Tools = Callable[[], list[Tool]]
+
+
+def _for_peers(session: str, caller: str) -> str:
+    """The id of a session at the peers.
+
+    There it is ours, whoever asked us: the id alone would let two callers who name theirs alike
+    share one.
+    """
+    if not (session and caller):
+        return session
+    both = sha256(f"{caller}\0{session}".encode("utf-8", "replace"))
+    return f"peer-{both.hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ class Exchanges:
             run=memory.id,
             path=path,
             deadline=loop.time() + limit,
-            session=memory.conversation,
+            session=_for_peers(memory.conversation, caller),
         )
         return Exchange(
             settings=settings,

@@ -6,7 +6,6 @@ up as they come, as parts of the same run; whatever a peer sends is bounded and 
 to be well formed.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +35,7 @@ class PeerAnswer:
     run: str
     _texts: list[str] = field(default_factory=list)
     _finish: str = ""
-    _size: int = 0
+    _kept: int = 0
 
     async def read(self, response: aiohttp.ClientResponse) -> Json:
         """Read a response to its end.
@@ -47,18 +46,24 @@ class PeerAnswer:
         try:
             if response.status == 200 and response.content_type == _STREAM:
                 return await self._stream(response)
-            body = b"".join([data async for data in self._bounded(response)])
+            body = b""
+            async for data in response.content.iter_any():
+                body += data
+                self._check(len(body))
         except (aiohttp.ClientError, OSError) as error:
             raise ToolFailed(self._broken(f"the connection was lost ({error})")) from error
         return self._whole(response.status, body)
 
     async def _stream(self, response: aiohttp.ClientResponse) -> Json:
         pending = b""
-        async for data in self._bounded(response):
+        async for data in response.content.iter_any():
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 if line.startswith(b"data:") and (text := line[5:].strip()) != b"[DONE]":
                     await self._event(text)
+            # What is kept is bounded. Steps that are passed up are not, and a long answer of a
+            # peer's peer has many: a short summary of it was refused for their sake.
+            self._check(len(pending) + self._kept)
         if not self._finish:
             raise ToolFailed(self._broken("its answer broke off"))
         return self._result()
@@ -87,6 +92,7 @@ class PeerAnswer:
         text = delta.get("content") if isinstance(delta, dict) else None
         if isinstance(text, str) and text:
             self._texts.append(text)
+            self._kept += len(text)
             if self.step.detailed:
                 await self.step.emit({"content": text})
 
@@ -116,9 +122,6 @@ class PeerAnswer:
         said = "".join(self._texts)
         return f"{self.name} failed: {why}" + (f"\nBefore that it said: {said}" if said else "")
 
-    async def _bounded(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        async for data in response.content.iter_any():
-            self._size += len(data)
-            if self._size > MAX_ANSWER:
-                raise ToolFailed(self._broken(f"its answer is larger than {MAX_ANSWER} bytes"))
-            yield data
+    def _check(self, size: int) -> None:
+        if size > MAX_ANSWER:
+            raise ToolFailed(self._broken(f"its answer is larger than {MAX_ANSWER} bytes"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kaos.agent.memory.local import LocalStore
-from kaos.agent.memory.sqlite import SqliteStore
+from kaos.agent.memory.sqlite import SqliteStore, _use_wal
 from kaos.agent.memory.store import Key, Limits, Store, StoreError
 from tests.unit.agent.store_contract import KEY, Clock, StoreContract, texts, turn
 
@@ -87,3 +87,24 @@ def test_an_agent_with_local_memory_loads_no_database() -> None:
     code = f"import sys, kaos.agent.app; print([m for m in {costly} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_who_open_a_new_file_at_once_both_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite waits for nobody when the journal's mode changes: "database is locked"."""
+    first = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN EXCLUSIVE")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        first.execute("COMMIT")
+
+    monkeypatch.setattr("kaos.agent.memory.sqlite.time.sleep", pause)
+    second = sqlite3.connect(tmp_path / "new.db", timeout=0, isolation_level=None)
+    _use_wal(second)
+    assert len(pauses) == 1
+    assert second.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    first.close()
+    second.close()

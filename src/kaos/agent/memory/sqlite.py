@@ -19,6 +19,7 @@ from kaos.agent.memory.store import Key, Limits, SessionInfo, Stored, StoreError
 
 T = TypeVar("T")
 _BUSY = 5.0
+_BUSY_PAUSE = 0.01
 
 
 class SqliteStore:
@@ -97,7 +98,7 @@ class SqliteStore:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _use_wal(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 for text in sql.schema(sql.SQLITE):
@@ -113,3 +114,16 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Change the journal's mode, for which SQLite waits for nobody: two may open a new file."""
+    ends = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(_BUSY_PAUSE)
