@@ -139,7 +139,16 @@ async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIter
             client_info=types.Implementation(name="kaos-agent", version=__version__),
         ) as client,
     ):
+        client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
         yield Session(client, changed)
+
+
+async def _unchecked(name: str, result: types.CallToolResult) -> None:
+    """Take a result that does not fit its tool's schema, which the SDK would throw away.
+
+    The call has been made, and a model that reads of an error would make it again.
+    """
+    del name, result
 
 
 def to_result(answer: types.CallToolResult) -> Json:
