@@ -26,6 +26,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import Tool
 from pydantic.errors import PydanticUserError
+from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -55,6 +56,7 @@ def build_server(
     threads = anyio.CapacityLimiter(MAX_THREADS)
     for function in tools:
         try:
+            _check_parameters(function)
             server.add_tool(_reporting(function, threads), description=inspect.getdoc(function))
         except (InvalidSignature, PydanticUserError, NameError, TypeError, ValueError) as error:
             # A pydantic error is a book with a link; its first line says it.
@@ -64,6 +66,13 @@ def build_server(
                 "(annotate its parameters with types that JSON knows)"
             ) from error
     return server
+
+
+def _check_parameters(function: Callable[..., Any]) -> None:
+    """Refuse parameters that have no name to be called by."""
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise TypeError(f"its parameter {parameter.name} cannot be given by name")
 
 
 class Served(Protocol):
@@ -148,18 +157,23 @@ def _reporting(function: Callable[..., Any], threads: anyio.CapacityLimiter) -> 
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
             if inspect.iscoroutinefunction(function):
-                return await function(*args, **kwargs)
-            return await anyio.to_thread.run_sync(
-                functools.partial(function, *args, **kwargs),
-                abandon_on_cancel=True,
-                limiter=threads,
-            )
+                value = await function(*args, **kwargs)
+            else:
+                value = await anyio.to_thread.run_sync(
+                    functools.partial(function, *args, **kwargs),
+                    abandon_on_cancel=True,
+                    limiter=threads,
+                )
+            if inspect.isawaitable(value):  # a plain decorator around an async function
+                value = await value
+            to_json(value, fallback=lambda _: None)  # bytes that are no text, for one
+            return value
         except (ToolError, MCPError):
             raise
         # SystemExit too: a tool that calls sys.exit() must not end the server.
         except (Exception, SystemExit) as error:
             log.warning("tool raised", tool=function.__name__, exc_info=error)
-            text = str(error)
+            text = str(error).encode("utf-8", "replace").decode()
             raise ToolError(f"{type(error).__name__}: {text}" if text else repr(error)) from error
 
     return call

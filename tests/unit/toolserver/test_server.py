@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import os
 import signal
 import socket
@@ -134,6 +135,38 @@ def test_a_signature_without_a_schema_names_the_function() -> None:
 
     with pytest.raises(ToolSchemaError, match="function 'odd' cannot be a tool: "):
         build_server("test", [odd])
+
+
+def test_a_parameter_that_cannot_be_named_names_the_function() -> None:
+    def odd(a: int, /) -> int:
+        return a
+
+    with pytest.raises(ToolSchemaError, match="'odd' cannot be a tool: its parameter a cannot be"):
+        build_server("test", [odd])
+
+
+async def test_a_decorated_async_function_is_awaited() -> None:
+    def logged(function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return call
+
+    async with Client(build_server("test", [logged(slow)])) as client:
+        assert text(await client.call_tool("slow", {"seconds": 0})) == "slept"
+
+
+async def test_what_cannot_be_told_is_an_error_with_its_reason() -> None:
+    def noise() -> bytes:
+        return b"\xff"
+
+    def broken() -> str:
+        raise OSError("no \ud800")
+
+    async with Client(build_server("test", [noise, broken])) as client:
+        assert "invalid utf-8" in text(await client.call_tool("noise", {}))
+        assert text(await client.call_tool("broken", {})).endswith("OSError: no ?")
 
 
 async def test_the_builtin_echo_server() -> None:
