@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kaos.modelapi.litellm_config import LiteLLMFile
+from kaos.modelapi.litellm_config import LiteLLMFile, aliases
 
 ROUTER = "litellm-router"
 """The provider of models that LiteLLM's router answers for."""
@@ -131,7 +131,7 @@ def load(path: Path) -> GatewayConfig:
 
 
 def _of_litellm(file: LiteLLMFile) -> GatewayConfig:
-    names = dict.fromkeys(deployment.model_name for deployment in file.model_list)
+    names = dict.fromkeys([d.model_name for d in file.model_list] + aliases(file))
     models = [Upstream(name=name, provider=ROUTER) for name in names]
     return GatewayConfig(models=models, litellm=file)
 

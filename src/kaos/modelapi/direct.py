@@ -89,6 +89,7 @@ class Direct:
         upstream = target.upstream
         base = discovery.locate(str(upstream.api_base)).rstrip("/")
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
+        headers.setdefault("accept-encoding", "identity")  # else aiohttp asks for gzip
         headers["content-type"] = "application/json"
         headers["user-agent"] = f"kaos-modelapi/{__version__}"
         if key := api_key(upstream, self._env):
@@ -151,10 +152,12 @@ async def _relay(
 
 async def _refuse(answer: aiohttp.ClientResponse, upstream: Upstream) -> NoReturn:
     """Make an error that is not OpenAI's (a gateway's page, as a rule) one."""
-    text = " ".join((await answer.text(errors="replace")).split())[:300]
+    text = ""
+    if answer.headers.get("content-encoding", "identity") == "identity":
+        text = " ".join((await answer.text(errors="replace")).split())[:300]
     raise OpenAIError(
         f"the upstream of model '{upstream.name}' answered {answer.status}: "
-        f"{text or answer.reason}",
+        f"{text or answer.reason or 'with a page that is no text'}",
         status=answer.status,
         code="upstream_error",
     )

@@ -54,12 +54,14 @@ class Deployment(BaseModel):
 class LiteLLMFile(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
     model_list: list[Deployment] = Field(min_length=1)
     litellm_settings: dict[str, Any] = Field(default_factory=dict)
     router_settings: dict[str, Any] = Field(default_factory=dict)
+    # Who wrote these believes that they guard something.
     general_settings: dict[str, Any] = Field(default_factory=dict, max_length=0)
+    guardrails: list[Any] = Field(default_factory=list, max_length=0)
 
 
 class RouterPlan(NamedTuple):
@@ -67,6 +69,12 @@ class RouterPlan(NamedTuple):
 
     library: dict[str, Any]
     router: dict[str, Any]
+
+
+def aliases(file: LiteLLMFile) -> list[str]:
+    """Further names of models, which the router knows."""
+    given = {**file.litellm_settings, **file.router_settings}.get("model_group_alias")
+    return [str(name) for name in given] if isinstance(given, dict) else []
 
 
 def plan(file: LiteLLMFile, env: Mapping[str, str]) -> RouterPlan:
@@ -88,7 +96,7 @@ def plan(file: LiteLLMFile, env: Mapping[str, str]) -> RouterPlan:
                 raise SettingError(f"{where}.api_base: {error}") from error
         entries.append({"model_name": deployment.model_name, "litellm_params": params})
     given = {**file.litellm_settings, **file.router_settings}
-    if unused := sorted(given.keys() - LIBRARY - ROUTER):
+    if unused := sorted((given.keys() - LIBRARY - ROUTER) | (file.model_extra or {}).keys()):
         log.warning("settings of LiteLLM's own proxy are not used here", settings=unused)
     return RouterPlan(
         {name: value for name, value in given.items() if name in LIBRARY},

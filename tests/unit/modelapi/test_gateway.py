@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gzip
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -269,3 +270,20 @@ async def test_a_provider_through_litellm(litellm: Any) -> None:
     assert litellm.asked[0]["model"] == "acme/b"
     assert litellm.asked[0]["api_key"] == "key"
     assert litellm.drop_params is True
+
+
+async def test_nobody_gets_gzip_who_did_not_ask_for_it() -> None:
+    """aiohttp asked the upstream in the caller's place, and curl printed binary."""
+    async with gateway() as (http, upstream):
+        skipped = {"skip_auto_headers": ["Accept-Encoding"]}
+        async with chat(http, {"model": "m"}, **skipped):
+            pass
+        async with chat(http, {"model": "m"}, headers={"Accept-Encoding": "gzip"}):
+            pass
+        upstream.answer = Response(
+            gzip.compress(b"<h1>no</h1>"), 502, {"content-encoding": "gzip"}, "text/html"
+        )
+        async with chat(http, {"model": "m"}, headers={"Accept-Encoding": "gzip"}) as reply:
+            error = (await reply.json())["error"]
+    assert [h["accept-encoding"] for _, h, _ in upstream.asked] == ["identity", "gzip", "gzip"]
+    assert error["message"] == "the upstream of model 'm' answered 502: with a page that is no text"

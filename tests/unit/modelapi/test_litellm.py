@@ -95,6 +95,10 @@ async def test_litellm_is_given_addresses_that_the_embedded_cluster_knows(
             f"{{model_list: [{ENTRY}], general_settings: {{master_key: s3cret}}}}",
             "general_settings: Dictionary should have at most 0 items",
         ),
+        (
+            f"{{model_list: [{ENTRY}], guardrails: [{{guardrail_name: pii}}]}}",
+            "guardrails: List should have at most 0 items",
+        ),
         ("model_list: [", "line 1"),
         ("model_list: !!python/object/apply:os.system [id]", "could not determine a constructor"),
     ],
@@ -128,3 +132,11 @@ async def test_the_real_litellm_routes_to_a_scripted_model() -> None:
                 assert answer["choices"][0]["message"]["content"] == "scripted"
             async with chat(http, {**question, "stream": True}) as reply:
                 assert (await reply.text()).endswith("data: [DONE]\n\n")
+
+
+def test_an_alias_of_a_group_is_a_model_that_is_served(tmp_path: Path) -> None:
+    """It was given to LiteLLM's router, and the gateway answered 404 to it."""
+    path = tmp_path / "config.yaml"
+    alias = "{model_group_alias: {other: a, shy: {model: a, hidden: true}}}"
+    path.write_text(f"{{model_list: [{ENTRY}], router_settings: {alias}}}")
+    assert [model.name for model in load(path).models] == ["a", "other", "shy"]
