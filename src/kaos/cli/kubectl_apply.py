@@ -6,7 +6,8 @@ has that annotation, and the fields that kubectl owns from its own applies becom
 apply (as `kubectl apply --server-side` does it). Without, each kept in silence what the other had
 set.
 
-Not done: kubectl's fields under another version of the kind than ours stay kubectl's.
+Not done: kubectl's fields under another version of the kind than ours stay kubectl's. A Secret gets
+no annotation: what it holds would be among its metadata, which more may read.
 """
 
 import json
@@ -25,7 +26,9 @@ Entry = Mapping[str, Any]
 
 
 def remembered(body: Mapping[str, Any]) -> dict[str, Any]:
-    """``body`` with itself as the annotation, unless it is too large for one."""
+    """``body`` with itself as the annotation, unless it is too large for one, or secret."""
+    if body.get("kind") == "Secret":
+        return dict(body)
     metadata = dict(body["metadata"])
     annotations = dict(metadata.get("annotations") or {})
     annotations.pop(LAST_APPLIED, None)

@@ -69,3 +69,8 @@ def test_entries_of_others_stay_theirs() -> None:
         *others,
         entry("m", "Apply", fieldsV1=fields),
     ]
+
+
+def test_what_a_secret_holds_is_not_put_among_its_metadata() -> None:
+    secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"key": "hush"}}
+    assert remembered(secret) == secret
