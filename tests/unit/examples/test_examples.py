@@ -93,7 +93,8 @@ class Bench:
             pods[:] = await self.client.list(POD, self.namespace, label_selector=selector)
             return len(pods) == replicas
 
-        await eventually(all_there, within=10)
+        # Its controllers may just have lost their API server, to the tests before.
+        await eventually(all_there, within=60)
         ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
         for pod in pods:
             await self._status(POD, pod.name, ready)
@@ -108,7 +109,7 @@ class Bench:
         async def check() -> bool:
             return bool(holds(await self.get(kind, name)))
 
-        await eventually(check, within=10)
+        await eventually(check, within=60 if self.real else 10)
 
     async def delete_with(self, owner: Object, kind: Resource, child: str) -> None:
         """Delete an owner; the child goes with it, or on a real cluster soon will.
