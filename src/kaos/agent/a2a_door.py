@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from hashlib import sha256
 
 from a2a.auth.user import User
 from a2a.helpers import new_task_from_user_message, new_text_part
@@ -44,7 +43,7 @@ from kaos import __version__
 from kaos.agent.auth.caller import caller_of
 from kaos.agent.errors import AgentError, BadRequest
 from kaos.agent.exchange import Exchanges
-from kaos.agent.memory.keeper import SESSION_HEADER, checked_id
+from kaos.agent.memory.keeper import SESSION_HEADER, checked_id, derived_id
 from kaos.agent.openai import ChatRequest, Json
 
 PATH = "/a2a"
@@ -193,4 +192,4 @@ def _session_of(context: str) -> str:
     try:
         return checked_id(context, "contextId")
     except BadRequest:
-        return f"a2a-{sha256(context.encode('utf-8', 'replace')).hexdigest()[:32]}"
+        return derived_id("a2a", context)

@@ -10,7 +10,6 @@ Does not: know HTTP beyond a request's headers.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 import structlog
 
@@ -18,7 +17,7 @@ from kaos.agent import peers, runs
 from kaos.agent.errors import AgentError, DeadlineExceeded
 from kaos.agent.limits import Slots, time_limit
 from kaos.agent.loop import Budgets, Conversation, Model, Outcome, Show
-from kaos.agent.memory.keeper import Memory, Session
+from kaos.agent.memory.keeper import Memory, Session, derived_id
 from kaos.agent.openai import ChatRequest, Envelope
 from kaos.agent.run_store import RunRecord, RunStore, Status
 from kaos.agent.runs import Event, Listener
@@ -39,8 +38,7 @@ def _for_peers(session: str, caller: str) -> str:
     """
     if not (session and caller):
         return session
-    both = sha256(f"{caller}\0{session}".encode("utf-8", "replace"))
-    return f"peer-{both.hexdigest()[:32]}"
+    return derived_id("peer", f"{caller}\0{session}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from kaos import __version__
 from kaos.agent.auth.caller import caller_of
 from kaos.agent.errors import AgentError
 from kaos.agent.exchange import Exchanges
+from kaos.agent.memory.keeper import SESSION_HEADER
 from kaos.agent.openai import ChatRequest
-from kaos.agent.peers import SESSION_HEADER
 from kaos.agent.runs import Event
 
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")

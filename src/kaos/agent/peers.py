@@ -32,6 +32,7 @@ from pydantic_core import from_json
 from kaos import discovery
 from kaos.agent.errors import DelegationRefused, reason
 from kaos.agent.limits import TIMEOUT_HEADER
+from kaos.agent.memory.keeper import SESSION_HEADER
 from kaos.agent.openai import Json
 from kaos.agent.peer_answer import PeerAnswer
 from kaos.agent.runs import RUN_HEADER, STEP_HEADER, Step
@@ -42,7 +43,6 @@ log = structlog.get_logger(__name__)
 CARD_PATH = "/.well-known/agent-card.json"
 PATH_HEADER = "x-kaos-path"
 STEPS_HEADER = "x-kaos-steps"
-SESSION_HEADER = "x-session-id"
 PREFIX = "delegate_to_"
 PATIENCE = (0.05, 0.15, 0.4)  # between tries of a connection that was refused
 REFRESH = 30.0

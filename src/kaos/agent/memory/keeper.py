@@ -54,6 +54,11 @@ class MemoryUnavailable(AgentError):  # noqa: N818 - as in kaos.agent.errors
     code = "memory_unavailable"
 
 
+def derived_id(kind: str, text: str) -> str:
+    """Make a session's id of a text that need not be one, and that it does not show."""
+    return f"{kind}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
+
+
 def checked_id(value: str, param: str) -> str:
     """Return a session's id if it is one.
 
@@ -77,7 +82,7 @@ def session_id(headers: Mapping[str, str], request: ChatRequest) -> str:
         return checked_id(request.session, "metadata.session_id")
     user = request.parameters.get("user")
     if isinstance(user, str) and user:
-        return f"user-{hashlib.sha256(user.encode('utf-8', 'replace')).hexdigest()[:32]}"
+        return derived_id("user", user)
     return ""
 
 
