@@ -5,7 +5,7 @@ protobuf bodies. A kind that is not in the table (the Gateway API, definitions) 
 schema here and no unknown fields. There are no descriptions and no required fields.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
 from typing import Any, Final
@@ -30,6 +30,7 @@ _WORDS: Final = {
     "int": "number",
     "bool": "boolean",
 }
+_SHAPES: Final = {"*": "array", "%": "object"}
 _LIMIT: Final = 20
 
 
@@ -51,16 +52,22 @@ def _unknown(name: str, obj: Any, at: str) -> Iterator[str]:
         field = known.get(key)
         if field is None:
             yield path
-        elif field.type not in field_table():
-            continue
-        elif field.shape == "*" and isinstance(value, list):
-            for index, item in enumerate(value):
-                yield from _unknown(field.type, item, f"{path}[{index}]")
-        elif field.shape == "%" and isinstance(value, Mapping):
-            for part, item in value.items():
-                yield from _unknown(field.type, item, f"{path}.{part}")
-        elif not field.shape:
-            yield from _unknown(field.type, value, path)
+        elif field.type in field_table():
+            for where, item in _values(field, value, path):
+                yield from _unknown(field.type, item, where)
+
+
+def _values(field: Field, value: Any, path: str) -> Iterable[tuple[str, Any]]:
+    """What a field holds, one by one and each with its place; nothing of a list that is none."""
+    match field.shape:
+        case "*":
+            items = value if isinstance(value, list) else ()
+            return [(f"{path}[{index}]", item) for index, item in enumerate(items)]
+        case "%":
+            parts = value.items() if isinstance(value, Mapping) else ()
+            return [(f"{path}.{part}", item) for part, item in parts]
+        case _:
+            return [(path, value)]
 
 
 def wrong_type(api_version: str, kind: str, obj: Mapping[str, Any]) -> str:
@@ -76,23 +83,17 @@ def _wrong(name: str, obj: Mapping[str, Any], at: str) -> Iterator[str]:
         if field is None or value is None:
             continue
         path = f"{at}.{key}" if at else str(key)
-        if field.shape == "*":
-            if not isinstance(value, list):
-                yield f"{path}: expected array, found {_word(value)}"
+        outer = _SHAPES.get(field.shape)
+        if outer and _word(value) != outer:
+            yield f"{path}: expected {outer}, found {_word(value)}"
+        is_message = field.type in field_table()
+        expected = "object" if is_message else _WORDS.get(field.type)
+        for where, item in _values(field, value, path) if expected else ():
+            if item is None:
                 continue
-            items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-        elif field.shape == "%":
-            if not isinstance(value, Mapping):
-                yield f"{path}: expected object, found {_word(value)}"
-                continue
-            items = [(f"{path}.{part}", item) for part, item in value.items()]
-        else:
-            items = [(path, value)]
-        expected = _WORDS.get(field.type, "object" if field.type in field_table() else "")
-        for where, item in items:
-            if expected and item is not None and _word(item) != expected:
+            if _word(item) != expected:
                 yield f"{where}: expected {expected}, found {_word(item)}"
-            elif expected == "object" and item is not None:
+            elif is_message:
                 yield from _wrong(field.type, item, where)
 
 
