@@ -9,11 +9,12 @@ from kaos.api import MCPServer
 from kaos.reconcilers import Settings
 from kaos.reconcilers.mcp_query import CannotAsk
 from kaos.reconcilers.server_tools import ServerTools, Told
-from kaos.runtime import Object, find_condition
+from kaos.runtime import Object, Request, find_condition
 from tests.unit.reconcilers.conftest import running
-from tests.unit.reconcilers.harness import ECHO, Cluster
+from tests.unit.reconcilers.harness import ECHO, Cluster, Servers
 
 CUSTOM = {"type": "custom", "container": {"image": "x"}}
+STAMP = "2026-11-22T00:00:00Z"
 REMOTE = {"type": "remote", "url": "http://mcp.example/mcp"}
 
 
@@ -124,15 +125,6 @@ async def test_a_failure_is_raised_so_that_it_is_asked_again_ever_later(cluster:
     assert news == [found.key]  # told once
 
 
-async def test_what_is_being_deleted_or_not_valid_is_not_asked(cluster: Cluster) -> None:
-    tools = ServerTools(cluster.manager.cache, Settings(), cluster.servers.ask)
-    tools.controller(lambda _: None)
-    found = await cluster.apply("MCPServer", "echo", ECHO)
-    await cluster.cached(api.MCPServer, "echo")
-    assert await tools.reconcile(found.key) is None  # not available
-    assert cluster.servers.asked == []
-
-
 async def test_a_new_url_has_none_of_the_old_ones_tools(cluster: Cluster) -> None:
     cluster.servers.tools = {"mcp.example": ["old"], "other.example": "connection refused"}
     await cluster.apply("MCPServer", "far", REMOTE)
@@ -142,18 +134,64 @@ async def test_a_new_url_has_none_of_the_old_ones_tools(cluster: Cluster) -> Non
     assert "availableTools" not in found.status
 
 
-async def test_a_service_of_somebody_elses_is_not_asked(cluster: Cluster) -> None:
-    """It may be an ExternalName, and lead the controller where its maker cannot go."""
-    spec = {"type": "ExternalName", "externalName": "other.team.svc"}
-    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mcpserver-echo"}}
-    await cluster.put({**body, "spec": spec})
-    cluster.servers.tools["mcpserver-echo"] = ["theirs"]
-    await cluster.apply("MCPServer", "echo", CUSTOM)
-    found = await cluster.eventually(api.MCPServer, "echo", lambda s: s.status.get("conditions"))
-    tools = ServerTools(cluster.manager.cache, Settings(), cluster.servers.ask)
+class Seen:
+    """What a cache has: a server that is as it should be, and the Service of its name."""
+
+    def __init__(self, **service: Any) -> None:
+        words = ("Accepted", "Available")
+        said = {"status": "True", "reason": "R", "message": "m", "lastTransitionTime": STAMP}
+        conditions = [{"type": word, **said} for word in words]
+        metadata = {"name": "echo", "namespace": "default", "uid": "u1"}
+        owner = {"apiVersion": "kaos.tools/v1alpha1", "kind": "MCPServer", "name": "echo"}
+        self.server: dict[str, Any] = {
+            "apiVersion": "kaos.tools/v1alpha1",
+            "kind": "MCPServer",
+            "metadata": metadata,
+            "spec": CUSTOM,
+            "status": {"conditions": conditions},
+        }
+        self.service: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "mcpserver-echo",
+                "namespace": "default",
+                "ownerReferences": [{**owner, "uid": "u1", "controller": True}],
+            },
+            "spec": {"type": "ClusterIP"},
+        }
+        for part, change in service.items():
+            self.service[part] = {**self.service[part], **change}
+
+    def get(self, resource: Any, *_: str) -> Object:
+        return Object.from_dict(self.server if resource is MCPServer else self.service)
+
+
+async def asked(seen: Seen) -> int:
+    servers = Servers()
+    tools = ServerTools(seen, Settings(), servers.ask)  # type: ignore[arg-type]
     tools.controller(lambda _: None)
-    assert await tools.reconcile(found.key) is None
-    conditions = [{**condition, "status": "True"} for condition in found.status["conditions"]]
-    await cluster.patch(api.MCPServer, "echo", {"status": {"conditions": conditions}}, "status")
-    assert await tools.reconcile(found.key) is None
-    assert cluster.servers.asked == []
+    await tools.reconcile(Request("default", "echo"))
+    return len(servers.asked)
+
+
+async def test_a_service_of_somebody_elses_is_not_asked() -> None:
+    """It may be an ExternalName, and lead the controller where its maker cannot go."""
+    assert await asked(Seen()) == 1
+    assert await asked(Seen(metadata={"ownerReferences": []})) == 0
+    assert await asked(Seen(spec={"type": "ExternalName"})) == 0
+
+
+@pytest.mark.parametrize("word", ["Accepted", "Available"])
+async def test_what_does_not_stand_is_not_asked(word: str) -> None:
+    seen = Seen()
+    for condition in seen.server["status"]["conditions"]:
+        if condition["type"] == word:
+            condition["status"] = "False"
+    assert await asked(seen) == 0
+
+
+async def test_what_is_being_deleted_is_not_asked() -> None:
+    seen = Seen()
+    seen.server["metadata"]["deletionTimestamp"] = STAMP
+    assert await asked(seen) == 0
