@@ -22,7 +22,7 @@ from typing import Any
 from kaos.runtime.cache import Cache
 from kaos.runtime.client import Client, Origin
 from kaos.runtime.codec import Object, encode
-from kaos.runtime.errors import Conflict, Invalid, NameConflict, NotFound
+from kaos.runtime.errors import Conflict, Invalid, NameConflict, NotFound, RuntimeFailure
 from kaos.runtime.owners import is_controlled_by, set_controller_reference
 from kaos.runtime.resources import Request, Resource, ResourceType, split_api_version
 from kaos.runtime.store import Change
@@ -89,6 +89,8 @@ class ApplySet:
         Raises:
             NameConflict: When a child's name is taken by somebody else's object. Children before
                 it in the list are applied, nothing is pruned.
+            RuntimeFailure: When a child's predecessor of that name is being deleted and the cache
+                does not show it, so that no event may tell of its end: to be tried again.
         """
         for resource in self._kinds.values():
             if not self._cache.whole(resource):
@@ -122,15 +124,16 @@ class ApplySet:
         if live is None:
             # The cache may lag behind; never take over what somebody created meanwhile.
             live = await self._read(resource, key)
+        if live is not None and _is_of_predecessor(live, owner) and not live.deleting:
+            await self._collect(owner, resource, live)
+            live = await self._read(resource, key)
         for attempt in range(1, _TRIES + 1):
             if live is not None:
                 predecessors = _is_of_predecessor(live, owner)
                 if not predecessors:
                     _check_owner(live, owner, labels)
-                if predecessors and not live.deleting:
-                    await self._collect(owner, resource, live)
                 if predecessors or live.deleting:
-                    result.waiting.append(key)
+                    self._wait(resource, key, result)
                     return
                 if self._is_as_desired(resource, live, body, digest):
                     result.objects.append(live)
@@ -153,6 +156,12 @@ class ApplySet:
             result.objects.append(applied)
             result.written += 1
             return
+
+    def _wait(self, resource: ResourceType, key: Request, result: Applied) -> None:
+        if self._cache.get(resource, key.name, key.namespace) is None:
+            # The watch may never show it, nor its end, when it goes between two lists.
+            raise RuntimeFailure(f"{resource.kind} {key} is still being deleted")
+        result.waiting.append(key)
 
     async def _prune(
         self,

@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 class _Overlaid(NamedTuple):
     base: Object | None  # what the watch says, hidden by our write
     version: int  # the version of our last write; 0 when we only deleted
-    gone: str  # the uid that we deleted
+    gone: Object | None  # what we deleted
 
 
 class Index:
@@ -192,7 +192,7 @@ class Store:
         old = self._objects.get(key) if hidden is None else hidden.base
         if hidden is None:
             self._set(key, obj)
-        elif (hidden.gone != obj.uid) if hidden.gone else (obj.version >= hidden.version):
+        elif (hidden.gone.uid != obj.uid) if hidden.gone else (obj.version >= hidden.version):
             del self._overlay[key]
             self._set(key, obj)
         else:
@@ -221,7 +221,8 @@ class Store:
                 continue
             if hidden.gone and hidden.base is not None:
                 continue  # its deletion is still to be told
-            ghost = self._objects.get(key)
+            # Of what came and went between two lists, the watch tells nothing: we do.
+            ghost = hidden.gone or self._objects.get(key)
             self._uncover(key, hidden.base)
             if ghost is not None:
                 changes.append(Change(ghost, hidden.base))
@@ -242,10 +243,10 @@ class Store:
         if current is not None and current.version >= version:
             return
         hidden = self._overlay.get(key)
-        if hidden is not None and hidden.gone == obj.uid:
+        if hidden is not None and hidden.gone and hidden.gone.uid == obj.uid:
             return  # written, then deleted, and answered the other way round
         base = self._objects.get(key) if hidden is None else hidden.base
-        self._overlay[key] = _Overlaid(base, version, "")
+        self._overlay[key] = _Overlaid(base, version, None)
         self._set(key, obj)
 
     def deleted(self, key: Request, uid: str) -> None:
@@ -257,7 +258,7 @@ class Store:
         self._unset(key)
         # What the watch has not even shown yet stays hidden as well: it will be shown.
         base, version = (current, 0) if hidden is None else (hidden.base, hidden.version)
-        self._overlay[key] = _Overlaid(base, version, uid)
+        self._overlay[key] = _Overlaid(base, version, current)
 
     def _remove(self, key: Request, last: Object, version: int) -> list[Change]:
         hidden = self._overlay.get(key)

@@ -57,7 +57,8 @@ class Releases:
             return
         data = {"value": str(release.spec["value"])}
         child = CONFIG_MAP.body(release.name, release.namespace, data=data)
-        await self.children.apply(release, [child])
+        if (await self.children.apply(release, [child])).waiting:
+            return
         status = {"value": release.spec["value"], "generation": release.metadata.generation}
         if release.status != status:
             await self.client.patch(

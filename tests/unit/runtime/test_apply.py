@@ -19,8 +19,10 @@ from kaos.runtime import (
     Object,
     Request,
     Result,
+    RuntimeFailure,
 )
 from kaos.runtime.apply import contains
+from kaos.runtime.owners import owner_reference
 from tests.unit.runtime.fake import Body, FakeServer, status
 from tests.unit.runtime.support import (
     THING,
@@ -232,10 +234,31 @@ async def test_a_child_of_an_owner_that_had_this_name_before_is_collected(bench:
     things(bench.server).delete("a")
     things(bench.server).put("a", spec={})
     await settle()
-    result = await bench.apply(config_map("one", k="v"), app="x")
-    assert [key.name for key in result.waiting] == ["one"]
     assert (await bench.apply(config_map("one", k="v"), app="x")).written == 1
     assert bench.live("one")["metadata"]["uid"] != old
+
+
+async def test_the_child_of_a_predecessor_that_no_watch_shows_is_made_again(bench: Bench) -> None:
+    """It came and went between two lists, so that no event ended the wait for its end."""
+    for watch in config_maps(bench.server).watches:
+        watch.silent = True
+    owners = {"ownerReferences": [owner_reference(bench.owner)]}
+    config_maps(bench.server).put("one", meta=owners)
+    things(bench.server).delete("a")
+    things(bench.server).put("a", spec={})
+    await settle()
+    assert (await bench.apply(config_map("one", k="v"))).written == 1
+
+
+async def test_a_deletion_that_the_cache_does_not_know_of_is_asked_for_again(bench: Bench) -> None:
+    """An event may never tell of its end."""
+    for watch in config_maps(bench.server).watches:
+        watch.silent = True
+    owners = {"ownerReferences": [owner_reference(bench.owner)]}
+    config_maps(bench.server).put("one", meta=owners | {"finalizers": ["x/y"]})
+    config_maps(bench.server).delete("one")
+    with pytest.raises(RuntimeFailure, match="default/one is still being deleted"):
+        await bench.apply(config_map("one", k="v"))
 
 
 async def test_who_is_the_predecessor_itself_collects_nothing(bench: Bench) -> None:

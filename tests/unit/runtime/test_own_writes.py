@@ -3,7 +3,7 @@
 The server's events come in order, now or later; a new list may cut them short; the answers to our
 own writes come at any time, or never. At every moment a read shows each write of ours that was
 answered (or what the watch has told since); when all has been told, nothing is laid over the watch
-any more.
+any more, and of each own deletion that readers saw at once the handlers have been told.
 """
 
 from dataclasses import dataclass, field
@@ -43,6 +43,7 @@ class World:
     answers: list[tuple[str, Object]] = field(default_factory=list)
     known: dict[Request, str] = field(default_factory=dict)
     promised: dict[Request, tuple[str, Object]] = field(default_factory=dict)
+    untold: set[Request] = field(default_factory=set)
 
     def change(self, name: str, *, uid: str = "") -> Object:
         self.version += 1
@@ -66,6 +67,7 @@ class World:
             self.store.deleted(answered.key, answered.uid)
             if known is None or known.uid != answered.uid:
                 return  # whom the cache does not know, it need not hide
+            self.untold.add(answered.key)
         else:
             self.store.written(answered)
         _, before = self.promised.get(answered.key, ("", None))
@@ -107,6 +109,7 @@ class World:
 
     def add_up(self, changes: list[Change]) -> None:
         for change in changes:
+            self.untold.discard(change.latest.key)
             if change.new is None:
                 self.known.pop(change.latest.key, None)
             else:
@@ -154,6 +157,7 @@ def test_own_writes_are_read_at_once_and_laid_over_no_longer_than_needed(
     while world.answers:
         world.answer(0)
     assert world.store.overlaid == 0
+    assert world.untold == set()
     expected = {o.key: (o.uid, o.version) for o in world.live.values()}
     assert {o.key: (o.uid, o.version) for o in world.store} == expected
     assert world.known == {key: uid for key, (uid, _) in expected.items()}

@@ -149,6 +149,14 @@ def test_an_own_creation_and_deletion_that_the_watch_shows_later_stay_hidden(sto
     assert store.overlaid == 0
 
 
+def test_an_own_creation_and_deletion_between_two_lists_are_told_as_an_end(store: Store) -> None:
+    """Who waited for a deletion of its own waited for ever."""
+    store.written(obj("new", 30))
+    store.deleted(Request("ns", "new"), "new")
+    assert told(store.replace([obj("a", 10), obj("b", 11)], "35")) == [("30", None)]
+    assert store.overlaid == 0
+
+
 def test_a_write_answered_after_the_deletion_that_followed_it_is_no_ghost(store: Store) -> None:
     store.deleted(A, "a")
     store.written(obj("a", 30))
