@@ -170,3 +170,30 @@ async def test_exec_probes(prober: Prober) -> None:
         await prober.once(slow)
     with pytest.raises(ProbeError, match="no httpGet"):
         await prober.once(Probe("liveness", {}))
+
+
+@pytest.mark.process
+async def test_a_probe_whose_child_holds_its_output_still_ends_in_time() -> None:
+    sleeps = "[sys.executable, '-c', 'import time; time.sleep(30)']"
+    child = f"import subprocess, sys; subprocess.run({sleeps})"
+    async with asyncio.timeout(10):  # not the probe's own half second
+        with pytest.raises(TimeoutError):
+            await run_exec([sys.executable, "-c", child], dict(os.environ), "/", 0.5)
+
+
+@pytest.mark.process
+async def test_a_probe_that_says_much_is_read_to_its_end(prober: Prober) -> None:
+    command = {"exec": {"command": ["print('x' * 1_000_000); print('end'); raise SystemExit(3)"]}}
+    with pytest.raises(ProbeError, match=r"exited with 3: x+\nend"):
+        await prober.once(Probe("liveness", command, timeout=10))
+
+
+@pytest.mark.process
+async def test_a_probe_that_cannot_start_has_failed() -> None:
+    async def execute(_command: Sequence[str], timeout: float) -> tuple[int, str]:
+        return await run_exec(["no-such-program"], {"PATH": "/bin"}, "/", timeout)
+
+    async with aiohttp.ClientSession() as session:
+        alone = Prober(session, {}, {}, execute)
+        with pytest.raises(ProbeError, match="program not found"):
+            await alone.once(Probe("liveness", {"exec": {"command": ["x"]}}))

@@ -12,12 +12,14 @@ TCP probe here.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from kaos.local.node.process import StartError, running
 
 Exec = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
 """Run a command in the container's environment: (argv, timeout) → (exit code, output)."""
@@ -25,6 +27,7 @@ Exec = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
 _FIRST_PERIOD = 0.05
 _SLOWER = 1.3
 _SHOWN = 300  # characters of an answer in an event
+_KEPT = 64 * 1024  # bytes of a command's output
 _OK_BELOW = 400
 
 
@@ -107,7 +110,7 @@ class Prober:
                 await self._act(probe)
         except TimeoutError as error:
             raise ProbeError(f"no answer within {probe.timeout:g}s") from error
-        except (OSError, aiohttp.ClientError) as error:
+        except (OSError, StartError, aiohttp.ClientError) as error:
             raise ProbeError(str(error) or type(error).__name__) from error
 
     async def _act(self, probe: Probe) -> None:
@@ -202,30 +205,21 @@ async def _outcome(once: Callable[[Probe], Awaitable[None]], probe: Probe) -> st
 async def run_exec(
     argv: Sequence[str], env: Mapping[str, str], cwd: str, timeout: float
 ) -> tuple[int, str]:
-    """Run a probe's command to its end, without a shell; killed when it takes too long.
+    """Run a probe's command to its end, without a shell; what it started ends with it.
 
     Raises:
-        TimeoutError: It took longer than `timeout`.
-        OSError: It cannot be started.
+        TimeoutError: It took longer than `timeout`; it has been killed.
+        StartError: It cannot be started.
     """
     if not argv:
-        raise FileNotFoundError("the command is empty")
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=dict(env),
-        cwd=cwd,
-        start_new_session=True,
-    )
-    assert process.stdout is not None  # noqa: S101
-    try:
+        raise StartError("the command is empty")
+    output = bytearray()
+
+    def keep(_stream: str, data: bytes) -> None:
+        output.extend(data)
+        del output[:-_KEPT]  # all is read, or a command that says much would wait for us
+
+    async with running(argv, env=env, cwd=Path(cwd), output=keep) as process:
         async with asyncio.timeout(timeout):
-            output = await process.stdout.read(64 * 1024)
-            return await process.wait(), output.decode(errors="replace")
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            ended = await process.wait()
+    return ended.code, output.decode(errors="replace")
