@@ -163,3 +163,24 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     assert before["a"] == after["a"]
     assert before["b.txt"] != after["b.txt"]
     assert (folder / "b.txt").read_text() == "new"
+
+
+def test_a_key_that_leaves_its_config_map_leaves_the_folder(tmp_path: Path) -> None:
+    volume = {"name": "conf", "configMap": {"name": "c"}}
+    volumes = Volumes(tmp_path)
+
+    def follow(texts: dict[str, str]) -> list[str]:
+        found = volumes.set_up(pod(volume), LoadedSources({"c": texts}, {}), {""}.__contains__)
+        return sorted(path.name for path in found["conf"].iterdir())
+
+    assert follow({"a": "1", "b": "2"}) == ["a", "b"]
+    (volumes.pod_folder("u1") / "volumes" / "conf" / "own").touch()
+    assert follow({"b": "2", "c": "3"}) == ["b", "c", "own"]
+    volumes = Volumes(tmp_path)  # the next cluster process
+    assert follow({"c": "3"}) == ["c"]
+
+
+def test_what_a_pod_has_written_into_its_scratch_folder_stays(tmp_path: Path) -> None:
+    volume = {"name": "scratch", "emptyDir": {}}
+    (set_up(tmp_path, volume)["scratch"] / "own").touch()
+    assert (set_up(tmp_path, volume)["scratch"] / "own").exists()

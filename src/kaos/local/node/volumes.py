@@ -35,6 +35,7 @@ class Volumes:
     def __init__(self, node_folder: Path) -> None:
         self._pods = node_folder / "pods"
         self._claims = node_folder / "volumes"
+        self._written: dict[Path, set[Path]] = {}
 
     def pod_folder(self, uid: str) -> Path:
         """The folder of a pod; everything in it goes with the pod."""
@@ -81,12 +82,25 @@ class Volumes:
                 else:
                     folder = root / folder_name(name)
                     folder.mkdir(exist_ok=True, mode=_PRIVATE_FOLDER)
-                    _write(folder, _files(volume, pod, sources))
+                    files = _files(volume, pod, sources)
+                    _write(folder, files)
+                    if holds_sources(volume):
+                        self._remove_others(folder, files)
             except (ConfigError, UnsafePath, VolumeError, OSError) as error:
                 text = f'MountVolume.SetUp failed for volume "{name}" : {error}'
                 raise VolumeError(text) from error
             folders[name] = folder
         return folders
+
+    def _remove_others(self, folder: Path, files: Files) -> None:
+        """Remove what was written before and has left its source; a program's own files stay."""
+        present = {inside(folder, relative) for relative in files}
+        known = self._written.get(folder)
+        if known is None:  # an earlier cluster process may have written it; nobody runs there yet
+            known = {path for path in folder.rglob("*") if path.is_file()}
+        for path in known - present:
+            path.unlink(missing_ok=True)
+        self._written[folder] = present
 
     def _claim(self, namespace: str, claim: str, has_claim: Callable[[str], bool]) -> Path:
         if not has_claim(claim):
@@ -97,7 +111,10 @@ class Volumes:
 
     def remove_pod(self, uid: str) -> None:
         """Remove a pod's folder. Blocking, perhaps for long: call it in a thread."""
-        shutil.rmtree(self.pod_folder(uid), ignore_errors=True)
+        folder = self.pod_folder(uid)
+        shutil.rmtree(folder, ignore_errors=True)
+        for known in [known for known in list(self._written) if folder in known.parents]:
+            self._written.pop(known, None)
 
     def remove_claim(self, namespace: str, claim: str) -> None:
         """Remove a claim's folder and all data in it. Blocking: call it in a thread."""
