@@ -62,6 +62,13 @@ class ServerContract(StoreContract):
             assert time.monotonic() - started < 8
             await store.close()
 
+    async def test_more_requests_than_connections_wait_for_one(self) -> None:
+        """Redis's client has a hundred, and refused whoever was beyond at once."""
+        async with self.opened() as store:
+            await store.append(KEY, turn("one"))
+            found = await asyncio.gather(*(texts(store, KEY) for _ in range(400)))
+            assert found == [["one"]] * 400
+
     async def test_a_store_of_an_agent_that_starts_before_its_server(self) -> None:
         store = self.at(free_port(), "agent", Limits(), Clock())
         with pytest.raises(StoreError):
@@ -98,6 +105,13 @@ class TestPostgres(ServerContract):
     def at(self, port: int, agent: str, limits: Limits, clock: Clock) -> Store:
         url = f"postgresql://postgres:{SECRET}@127.0.0.1:{port}/postgres"
         return PostgresStore(url, agent, limits, clock)
+
+    async def test_hosts_of_which_none_is_the_primary_now_are_an_error_of_the_store(self) -> None:
+        url = f"postgresql://postgres@127.0.0.1:{self.server.port}/postgres"
+        store = PostgresStore(f"{url}?target_session_attrs=standby", "agent", Limits(), Clock())
+        with pytest.raises(StoreError, match="None of the hosts"):
+            await store.load(KEY)
+        await store.close()
 
     async def test_replicas_that_start_at_once_make_the_tables_once(self) -> None:
         async with self.opened() as store:

@@ -1,6 +1,8 @@
 """The stores that need nobody else: this process, and a file."""
 
 import asyncio
+import errno
+import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -55,6 +57,21 @@ class TestSqlite(StoreContract):
         async with self.opened() as store:
             await store.append(KEY, turn("one"))
         assert self.path.stat().st_mode & 0o077 == 0
+
+    async def test_a_file_whose_mode_is_not_ours_to_change_is_used(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A pod with another user, on a volume of its group; or a volume without modes."""
+        async with self.opened("agent") as store:
+            await store.append(KEY, turn("one"))
+
+        def refused(*_args: object, **_options: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        for name in ("chmod", "utime"):
+            monkeypatch.setattr(os, name, refused)
+        async with self.opened("agent") as store:
+            assert await texts(store, KEY) == ["one"]
 
     async def test_a_file_that_is_none_is_an_honest_error(self) -> None:
         self.path.parent.mkdir()

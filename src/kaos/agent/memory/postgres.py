@@ -21,7 +21,13 @@ from kaos.agent.memory.store import Key, Limits, SessionInfo, Stored, StoreError
 CONNECTIONS = 8
 TIMEOUT = 2.0
 _SCHEMA_LOCK = 0x6B616F73  # any number; "kaos"
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # none of several hosts is the primary now, for one
+    OSError,
+    TimeoutError,
+)
 
 
 class PostgresStore:

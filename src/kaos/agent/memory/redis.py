@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -29,6 +29,7 @@ from kaos.agent.memory.store import (
     Turn,
 )
 
+CONNECTIONS = 32
 TIMEOUT = 2.0
 _PAGE = 1000
 
@@ -94,13 +95,17 @@ class RedisStore:
         self._clock = clock
         self._prefix = f"kaos:{{{agent}}}:"
         self._index = f"{self._prefix}index"
-        # One more try, for a connection that was closed while it lay idle.
-        self._redis = Redis.from_url(
+        # Blocking: the client's own pool refuses at once whoever is beyond its limit.
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
+            # One more try, for a connection that was closed while it lay idle.
             retry=Retry(NoBackoff(), 1),
         )
+        self._redis = Redis.from_pool(pool)
         self._append = self._redis.register_script(_APPEND)
 
     async def load(self, key: Key) -> Stored | None:

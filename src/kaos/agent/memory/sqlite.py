@@ -96,6 +96,8 @@ class SqliteStore:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Its mode is for who makes it: who finds it may be another user of its group.
+            self._path.touch(mode=0o600)
             connection = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)
             try:
                 _use_wal(connection)
@@ -106,7 +108,6 @@ class SqliteStore:
             except sqlite3.Error:
                 connection.close()
                 raise
-            self._path.chmod(0o600)
             self._connection = connection
         return self._connection
 
