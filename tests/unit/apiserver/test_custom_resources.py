@@ -183,3 +183,53 @@ def test_no_value_breaks_the_schema(value: Any) -> None:
     assert obj == once, "pruning and defaulting twice is as good as once"
     for cause in schema.validate(obj):
         assert cause.field.startswith("spec")
+
+
+RULE = {"rule": "self.size < 3", "message": "too big"}
+
+
+def tighten(world: World, change: dict[str, Any]) -> None:
+    """Let a later version of the definition forbid what is stored."""
+    newer = copy.deepcopy(definition())
+    schema = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"] = {**schema["properties"]["spec"], **change}
+    world.merge(*CRD, newer["metadata"]["name"], {"spec": newer["spec"]}, namespace="")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"required": ["size", "news"]},
+        {"maxProperties": 1},
+        {"x-kubernetes-validations": [RULE]},
+    ],
+)
+def test_an_object_that_a_newer_definition_forbids_can_still_be_worked_on_and_deleted(
+    change: dict[str, Any],
+) -> None:
+    world = with_widgets()
+    body = widget("w", size=5, name="xx", tags=["a"])
+    body["metadata"]["finalizers"] = ["test.io/f"]
+    world.create("test.io/v1", "Widget", body)
+    tighten(world, change)
+    kept = world.merge("test.io/v1", "Widget", "w", {"status": {"n": 1}}, subresource="status")
+    assert kept["status"] == {"n": 1}
+    with pytest.raises(StatusError) as caught:
+        world.merge("test.io/v1", "Widget", "w", {"spec": {"size": 6}})
+    assert caught.value.code == 422
+    assert not world.delete("test.io/v1", "Widget", "w")
+    world.merge("test.io/v1", "Widget", "w", {"metadata": {"finalizers": None}})
+    assert world.get("test.io/v1", "Widget", "w") is None
+
+
+def test_a_forbidden_value_that_stays_lets_its_neighbours_change() -> None:
+    world = with_widgets()
+    make(world, size=5, tags=["a", "b"])
+    tags = {"type": "array", "items": {"type": "string", "enum": ["b"]}}
+    size = {"type": "integer", "maximum": 3}
+    tighten(world, {"properties": {"size": size, "tags": tags, "name": {"type": "string"}}})
+    world.merge("test.io/v1", "Widget", "w", {"spec": {"name": "xx"}})
+    with pytest.raises(StatusError, match=r"spec\.tags\[0\]"):
+        world.merge("test.io/v1", "Widget", "w", {"spec": {"tags": ["a"]}})
+    with pytest.raises(StatusError, match=r"spec\.size"):
+        world.merge("test.io/v1", "Widget", "w", {"spec": {"size": 4}})

@@ -294,7 +294,7 @@ class Resources:
         causes = meta.validate(kind, obj, old)
         if schema is not None:
             schema.default(obj)
-            causes += schema.validate(obj)
+            causes += schema.validate(obj, old)
         if not subresource:
             causes += self._strategies.validate(kind, obj, old)
         if causes:

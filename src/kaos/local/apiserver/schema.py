@@ -8,7 +8,7 @@ CEL rules (``x-kubernetes-validations``) are evaluated as far as ``cel.py`` goes
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jsonschema_rs
@@ -26,6 +26,7 @@ from kaos.local.apiserver.fieldset import Node, SchemaNode, item_keys
 
 Schema = dict[str, Any]
 _ROOT = ("apiVersion", "kind", "metadata")
+_NOTHING: Any = object()  # where there was no value before; equal to none
 _LIMITS: dict[str, Callable[[Any], str]] = {
     "minimum": lambda n: f"should be greater than or equal to {n}",
     "maximum": lambda n: f"should be less than or equal to {n}",
@@ -67,19 +68,53 @@ class StructuralSchema:
         """Fill in defaults."""
         _default(obj, self._schema)
 
-    def validate(self, obj: dict[str, Any]) -> list[Cause]:
-        """What is wrong with an object."""
+    def validate(self, obj: dict[str, Any], old: dict[str, Any] | None = None) -> list[Cause]:
+        """What is wrong with an object.
+
+        Of an update, what was wrong before and is untouched does not count (ratcheting): else an
+        object that a newer definition forbids could not even lose its finalizers.
+
+        Args:
+            obj: The object.
+            old: What it replaces; defaults that are new are filled in.
+        """
+        causes = self._causes(obj, _NOTHING)
+        if causes and old is not None:
+            self.default(old)
+            causes = self._causes(obj, old)
+        return causes
+
+    def _causes(self, obj: dict[str, Any], old: Any) -> list[Cause]:
         found: list[Cause] = []
         if not self._validator.is_valid(obj):
-            found = [_cause(error, obj) for error in self._validator.iter_errors(obj)]
+            errors = self._validator.iter_errors(obj)
+            found = [_cause(e, obj) for e in errors if not _untouched(e.instance_path, obj, old)]
         lengths = {c.field for c in found if " chars long" in c.message or "Too long" in c.message}
         # Of a string the real server tells the first fault only, and its length comes first.
         causes = [c for c in found if not (c.field in lengths and "should match" in c.message)]
-        _duplicates(obj, SchemaNode(self._schema, root=True), "", causes)
+        before: list[Cause] = []
+        if old is not _NOTHING:
+            _duplicates(old, SchemaNode(self._schema, root=True), "", before)
+        if not before:
+            _duplicates(obj, SchemaNode(self._schema, root=True), "", causes)
         # As on a real cluster, rules are asked only of what is well-formed.
         if not causes:
-            _break_rules(obj, self._schema, "", causes)
+            _break_rules(obj, old, self._schema, "", causes)
         return causes
+
+
+def _untouched(path: Iterable[str | int], new: Any, old: Any) -> bool:
+    """Whether what lies there is as it was."""
+    for part in path:
+        if new == old:
+            return True
+        new, old = new[part], _inside(old, part)
+    return bool(new == old)
+
+
+def _inside(old: Any, part: str | int) -> Any:
+    # An item of a list cannot be told from another one: of a list that differs, all is new.
+    return old.get(part, _NOTHING) if isinstance(old, dict) else _NOTHING
 
 
 # Unknown fields
@@ -165,8 +200,10 @@ def _duplicates(value: Any, node: Node, at: str, causes: list[Cause]) -> None:
             _duplicates(item, node.item(), f"{at}[{index}]", causes)
 
 
-def _break_rules(value: Any, schema: Schema, at: str, causes: list[Cause]) -> None:
-    """Tell the rules of the schema that a value breaks."""
+def _break_rules(value: Any, old: Any, schema: Schema, at: str, causes: list[Cause]) -> None:
+    """Tell the rules of the schema that a value breaks, and did not break before."""
+    if value == old:
+        return
     for rule in schema.get("x-kubernetes-validations") or ():
         if value is not None and not holds(rule["rule"], value):
             text = rule.get("message") or f"failed rule: {rule['rule']}"
@@ -178,10 +215,11 @@ def _break_rules(value: Any, schema: Schema, at: str, causes: list[Cause]) -> No
         for name, item in value.items():
             inner = known.get(name, others)
             if isinstance(inner, dict):
-                _break_rules(item, inner, f"{at}.{name}" if at else name, causes)
+                where = f"{at}.{name}" if at else name
+                _break_rules(item, _inside(old, name), inner, where, causes)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for index, item in enumerate(value):
-            _break_rules(item, schema["items"], f"{at}[{index}]", causes)
+            _break_rules(item, _NOTHING, schema["items"], f"{at}[{index}]", causes)
 
 
 def _plain(schema: Any, *, root: bool = False) -> Any:
