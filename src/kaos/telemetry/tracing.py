@@ -2,7 +2,9 @@
 
 Guarantees: without such a variable nothing is imported, and a process pays nothing; with one,
 spans and metrics go out by OTLP over HTTP, in batches from a thread, and what is left goes out
-at the end; a missing extra is said in the log once and stops nothing.
+at the end; a missing extra is said in the log once and stops nothing. Each of the two goes where
+it was told to: who named an endpoint for one has no default for the other (the SDK's is localhost,
+where nobody is in a pod), and `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `none` for none.
 
 Does not: gRPC (`OTEL_EXPORTER_OTLP_PROTOCOL=grpc` is said in the log; a collector takes both), or
 instrument libraries. Spans are made where the work is (`kaos.agent.spans`).
@@ -11,6 +13,7 @@ instrument libraries. Spans are made where the work is (`kaos.agent.spans`).
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 
@@ -18,17 +21,20 @@ from kaos import __version__
 
 log = structlog.get_logger(__name__)
 
-_ENDPOINTS = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-)
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def wanted(env: Mapping[str, str] = os.environ) -> bool:
     """Tell whether the environment asks for telemetry."""
-    off = env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    return not off and any(env.get(name) for name in _ENDPOINTS)
+    return _sent("TRACES", env) or _sent("METRICS", env)
+
+
+def _sent(signal: str, env: Mapping[str, str] = os.environ) -> bool:
+    if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if env.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none":
+        return False
+    return bool(env.get(_ENDPOINT) or env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
 
 def start(service: str) -> Callable[[], None] | None:
@@ -51,32 +57,47 @@ def start(service: str) -> Callable[[], None] | None:
 
 
 def _start(service: str) -> Callable[[], None]:
-    from opentelemetry import metrics, trace  # noqa: PLC0415 - 100 ms and 15 MB that most do not need
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
-        OTLPMetricExporter,
-    )
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter,
-    )
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - 100 ms, 15 MB: most need none
 
     name = os.environ.get("OTEL_SERVICE_NAME") or service
     resource = Resource.create({"service.name": name, "service.version": __version__})
-    tracer_provider = TracerProvider(resource=resource)
-    tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(tracer_provider)
-    meter_provider = MeterProvider(
-        resource=resource, metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter())]
-    )
-    metrics.set_meter_provider(meter_provider)
+    ends = [
+        begin(resource)
+        for signal, begin in (("TRACES", _traces), ("METRICS", _metrics))
+        if _sent(signal)
+    ]
     log.info("telemetry is sent", service=name)
 
     def end() -> None:
-        tracer_provider.shutdown()
-        meter_provider.shutdown()
+        for shutdown in ends:
+            shutdown()
 
     return end
+
+
+def _traces(resource: Any) -> Callable[[], None]:
+    from opentelemetry import trace  # noqa: PLC0415 - as above
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return provider.shutdown
+
+
+def _metrics(resource: Any) -> Callable[[], None]:
+    from opentelemetry import metrics  # noqa: PLC0415 - as above
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
+        OTLPMetricExporter,
+    )
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    provider = MeterProvider(resource=resource, metric_readers=[reader])
+    metrics.set_meter_provider(provider)
+    return provider.shutdown
