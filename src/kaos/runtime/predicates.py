@@ -9,6 +9,8 @@ that the controller's own reconcile of the same object wrote never reach it.
 * a change of generation (the spec changed; most servers also bump it at a request to delete);
 * a change of deletionTimestamp, finalizers, labels, annotations or owner references, none of which
   is sure to bump the generation;
+* any change to an older version: the server's state was restored from a backup, and what was done
+  since has to be done again;
 * any change at all when the object has no generation (ConfigMaps, Secrets, and Pods of servers
   before 1.35), because nothing else tells there what changed.
 
@@ -33,6 +35,7 @@ def spec_changed(old: Object | None, new: Object | None) -> bool:
         return True
     return (
         was.generation != now.generation
+        or new.version < old.version
         or was.deletion_timestamp != now.deletion_timestamp
         or was.finalizers != now.finalizers
         or was.labels_ != now.labels_

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import aiohttp
 import pytest
 
 from kaos.local.apiserver import APIServer
+from kaos.local.apiserver.journal import Journal
+from kaos.testing.waiting import eventually
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -70,6 +73,39 @@ async def test_an_object_lives_and_dies(api: aiohttp.ClientSession) -> None:
         "details": {"name": "a", "kind": "configmaps"},
         "code": 404,
     }
+
+
+async def test_nobody_is_shown_a_write_that_a_crash_could_take_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that saw its own write by the watch, and never again, was done with it."""
+    disk, commit = threading.Event(), Journal._commit
+
+    def slow(journal: Journal, rows: Any) -> None:
+        disk.wait(10)
+        commit(journal, rows)
+
+    server = APIServer(database=tmp_path / "state.db")
+    async with server.serve() as url, aiohttp.ClientSession(url) as api:
+        await send(api, "POST", CONFIG_MAPS, {"metadata": {"name": "old"}})
+        async with api.get(f"{CONFIG_MAPS}?watch=true") as watch:
+            assert b'"old"' in await watch.content.readline()
+            monkeypatch.setattr(Journal, "_commit", slow)
+            new = asyncio.create_task(send(api, "POST", CONFIG_MAPS, {"metadata": {"name": "new"}}))
+            await eventually(lambda: server.store.count("/configmaps") == 2)
+            old = asyncio.create_task(send(api, "DELETE", f"{CONFIG_MAPS}/old"))
+            await eventually(lambda: server.store.count("/configmaps") == 1)
+            reads = [
+                asyncio.create_task(send(api, "GET", path))
+                for path in (CONFIG_MAPS, f"{CONFIG_MAPS}/old", f"{CONFIG_MAPS}/new")
+            ]
+            told = asyncio.create_task(watch.content.readline())
+            done, _ = await asyncio.wait([new, old, *reads, told], timeout=0.1)
+            assert not done
+            disk.set()
+            assert b'"new"' in await asyncio.wait_for(told, 5)
+            answers = await asyncio.wait_for(asyncio.gather(new, old, *reads), 5)
+    assert [code for code, _ in answers] == [201, 200, 200, 404, 200]
 
 
 @pytest.mark.parametrize(

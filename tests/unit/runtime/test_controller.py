@@ -389,5 +389,6 @@ def test_kinds_without_generation_fall_back_to_any_change() -> None:
     assert spec_changed(obj("1"), obj("2"))
     assert not spec_changed(obj("1", generation=1), obj("2", generation=1))
     assert spec_changed(obj("1", generation=1), obj("2", generation=2))
+    assert spec_changed(obj("9", generation=1), obj("2", generation=1)), "restored from a backup"
     assert spec_changed(None, obj("1", generation=1))
     assert spec_changed(obj("1", generation=1), None)

@@ -1,7 +1,8 @@
 """The HTTP face of the API server: one ASGI handler for every stored kind.
 
 Guarantees bounded bodies, errors as Status objects (a bug in here too: 500, and
-logged), and that a write is answered after it is kept.
+logged), and that every answer waits until what it shows is kept: a reader that
+was shown a write which a crash takes back acts on it for ever.
 """
 
 import logging
@@ -56,7 +57,7 @@ class ResourceApp:
         resources: The verbs.
         hub: Wakes watches.
         discovery: The discovery documents.
-        kept: Awaited after a write, until it is on disk.
+        kept: Waits until everything written so far is on disk.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class ResourceApp:
         """Answer one request."""
         request = Request(scope, receive)
         try:
-            response = await self._answer(request)
-        except StatusError as error:
-            response = status_response(error)
+            try:
+                response = await self._answer(request)
+            except StatusError as error:
+                response = status_response(error)
+            await self._kept()
         except Exception as error:  # noqa: BLE001 - any bug is answered, and told
             _log.exception("%s %s failed", request.method, request.url.path)
             message = f"Internal error occurred: {type(error).__name__}: {error}"
@@ -141,6 +144,7 @@ class ResourceApp:
                 WatchOptions.of(query, self._store.rv),
                 lambda record: _shaped(kind, record, wanted),
                 lambda: self._resources.registry.find(*address) is not None,
+                self._kept,
             )
         if not name:
             page = list_page(self._store, kind, selection(kind, query, namespace), query)
@@ -157,23 +161,18 @@ class ResourceApp:
 
     async def _write(self, request: Request, target: Target) -> Response:
         _check_method(request.method, target)
-        kind = target.kind
         content_type = request.headers.get("content-type", "")
         raw = await _body(request)
         if request.method == "DELETE":
             body = parse_body(raw, content_type)[0] if raw.strip() else {}
-            response = self._delete(target, request.query_params, body)
-        else:
-            body, doubles = parse_body(raw, content_type)
-            options = WriteOptions.of(request.query_params, request.headers.get("user-agent", ""))
-            warnings = checked_doubles(kind, doubles, options)
-            named = bool(request.query_params.get("fieldManager"))
-            response = self._change(
-                request.method, target, body, options, content_type, warnings, named=named
-            )
-        if not kind.virtual:
-            await self._kept()
-        return response
+            return self._delete(target, request.query_params, body)
+        body, doubles = parse_body(raw, content_type)
+        options = WriteOptions.of(request.query_params, request.headers.get("user-agent", ""))
+        warnings = checked_doubles(target.kind, doubles, options)
+        named = bool(request.query_params.get("fieldManager"))
+        return self._change(
+            request.method, target, body, options, content_type, warnings, named=named
+        )
 
     def _change(
         self,

@@ -1,9 +1,8 @@
 """Persistence: every write goes to SQLite, in batches, from a thread of its own.
 
-Guarantees that a write is answered after the batch it is in has been committed,
-that the event loop never waits for the disk, and that after a restart no
-resourceVersion is handed out a second time (so that a client which saw a write
-that a crash took back is told to list again). Commits survive the end of the
+Guarantees that who awaits ``kept`` before each answer shows nobody what a crash
+takes back, that the event loop never waits for the disk, and that after a
+restart no resourceVersion is handed out a second time. Commits survive the end of the
 process, not a power cut (``synchronous=NORMAL``): then the last moments may be
 missing, the rest is whole.
 """
@@ -51,6 +50,7 @@ class Journal:
         self._path = path
         self._pending: list[_Row] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self._writing = False
         self._lock = threading.Lock()
         self._work = threading.Semaphore(0)
         self._closing = False
@@ -108,6 +108,8 @@ class Journal:
         with self._lock:
             if self._failure is not None:
                 raise JournalError(f"cannot write to {self._path}: {self._failure}")
+            if not self._pending and not self._writing:
+                return
             future = asyncio.get_running_loop().create_future()
             self._waiters.append(future)
         self._work.release()
@@ -119,12 +121,14 @@ class Journal:
             with self._lock:
                 rows, self._pending = self._pending, []
                 waiters, self._waiters = self._waiters, []
+                self._writing = bool(rows)
             if rows and self._failure is None:
                 try:
                     self._commit(rows)
                 except sqlite3.Error as error:
                     # What a client was told must stay true: from here on nothing is written.
                     self._failure = error
+            self._writing = False
             for future in waiters:
                 # The loop may be gone when the server ends in disorder.
                 with contextlib.suppress(RuntimeError):

@@ -15,7 +15,7 @@ that waits would miss everything till then.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,10 @@ _SEND_SECONDS = 30.0
 _CHUNK = 500
 
 Render = Callable[[Record], bytes]
+
+
+async def _at_once() -> None:
+    """For what is kept in memory."""
 
 
 class WatchHub:
@@ -130,6 +134,8 @@ class WatchResponse:
     render: Render
     served: Callable[[], bool] = lambda: True
     """Whether the kind is still there; its watches end with it."""
+    kept: Callable[[], Awaitable[None]] = _at_once
+    """Waits until everything written so far is on disk."""
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end of the watch or of the client."""
@@ -149,6 +155,7 @@ class WatchResponse:
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for chunk in self.frames():
+            await self.kept()
             try:
                 async with asyncio.timeout(_SEND_SECONDS):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
