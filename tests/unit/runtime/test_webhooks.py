@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypercorn.config import Config
 
 from kaos.runtime import CONFIG_MAP, SECRET, Manager, Object
 from kaos.runtime.client import Client
@@ -215,6 +216,37 @@ async def test_a_running_server_gets_a_new_certificate_that_was_trusted_before(
         await made.refresh(client)
         assert await peer(made.port, trusted) != first
         assert old.certificate in bundle(server)
+
+
+async def test_no_call_is_lost_at_the_end_of_a_connection() -> None:
+    """hypercorn ends HTTP/2 connections after 1000 calls and forgets those under way."""
+    server, made = served(), hooks()
+    async with serving(made, server):
+        context = ssl.create_default_context(cadata=bundle(server))
+        context.set_alpn_protocols(["h2", "http/1.1"])  # as an API server asks
+        _, writer = await asyncio.open_connection("localhost", made.port, ssl=context)
+        spoken = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        writer.close()
+        await writer.wait_closed()
+    assert spoken == "http/1.1"
+
+
+async def test_a_connection_is_kept_longer_than_an_api_server_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who closes first must be the one who calls: else a call meets a connection that ends."""
+    settings: list[Config] = []
+
+    async def serve(_: Any, config: Config, *, shutdown_trigger: Any) -> None:
+        settings.append(config)
+        for listener in config.create_sockets().secure_sockets:
+            listener.close()
+        await shutdown_trigger()
+
+    monkeypatch.setattr("kaos.runtime.webhooks.server.serve", serve)
+    async with serving(hooks(), served()):
+        pass
+    assert settings[0].keep_alive_timeout > 90
 
 
 async def test_replicas_agree_on_one_certificate() -> None:
