@@ -4,7 +4,8 @@ Guarantees that who awaits ``kept`` before each answer shows nobody what a crash
 takes back, that the event loop never waits for the disk, and that after a
 restart no resourceVersion is handed out a second time. Commits survive the end of the
 process, not a power cut (``synchronous=NORMAL``): then the last moments may be
-missing, the rest is whole.
+missing, the rest is whole. What cannot be written (a full disk) is tried again whenever
+somebody awaits ``kept``, which fails until it is.
 """
 
 import asyncio
@@ -12,7 +13,6 @@ import contextlib
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any
 
 from kaos.local.apiserver.store import Event, Store
 
@@ -54,7 +54,6 @@ class Journal:
         self._lock = threading.Lock()
         self._work = threading.Semaphore(0)
         self._closing = False
-        self._failure: BaseException | None = None
         try:
             self._database = self._open()
         except sqlite3.Error as error:
@@ -106,8 +105,6 @@ class Journal:
             JournalError: It could not be.
         """
         with self._lock:
-            if self._failure is not None:
-                raise JournalError(f"cannot write to {self._path}: {self._failure}")
             if not self._pending and not self._writing:
                 return
             future = asyncio.get_running_loop().create_future()
@@ -122,38 +119,42 @@ class Journal:
                 rows, self._pending = self._pending, []
                 waiters, self._waiters = self._waiters, []
                 self._writing = bool(rows)
-            if rows and self._failure is None:
-                try:
+            # Only the last state of each object matters.
+            rows = list({row[:3]: row for row in rows}.values())
+            failure = ""
+            try:
+                if rows:
                     self._commit(rows)
-                except sqlite3.Error as error:
-                    # What a client was told must stay true: from here on nothing is written.
-                    self._failure = error
+            except sqlite3.Error as error:
+                failure = f"a write was not kept in {self._path}: {error}"
+                with self._lock:  # nothing that comes later may be kept without them
+                    self._pending = [*rows, *self._pending]
             self._writing = False
             for future in waiters:
                 # The loop may be gone when the server ends in disorder.
                 with contextlib.suppress(RuntimeError):
-                    future.get_loop().call_soon_threadsafe(_settle, future, self._failure)
-            if self._closing and not rows and not waiters:
+                    future.get_loop().call_soon_threadsafe(_settle, future, failure)
+            if self._closing and not waiters and (failure or not rows):
                 return
 
     def _commit(self, rows: list[_Row]) -> None:
-        # Only the last state of each object matters.
-        last = {row[:3]: row for row in rows}
         self._database.execute("BEGIN")
         try:
             self._database.executemany(
                 "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
-                [row for row in last.values() if row[4] is not None],
+                [row for row in rows if row[4] is not None],
             )
             self._database.executemany(
                 "DELETE FROM objects WHERE bucket=? AND namespace=? AND name=?",
-                [row[:3] for row in last.values() if row[4] is None],
+                [row[:3] for row in rows if row[4] is None],
             )
-            self._database.execute("INSERT OR REPLACE INTO state VALUES ('rv', ?)", (rows[-1][3],))
+            latest = max(row[3] for row in rows)
+            self._database.execute("INSERT OR REPLACE INTO state VALUES ('rv', ?)", (latest,))
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # a full disk takes it back by itself
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Write what is left and close the database."""
@@ -164,10 +165,10 @@ class Journal:
         self._database.close()
 
 
-def _settle(future: asyncio.Future[Any], failure: BaseException | None) -> None:
+def _settle(future: asyncio.Future[None], failure: str) -> None:
     if future.done():
         return  # its request was cancelled
-    if failure is None:
-        future.set_result(None)
+    if failure:
+        future.set_exception(JournalError(failure))
     else:
-        future.set_exception(JournalError(f"a write was not kept: {failure}"))
+        future.set_result(None)
