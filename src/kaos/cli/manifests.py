@@ -9,6 +9,7 @@ schemas (`kaos.cli.check`).
 """
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,13 +28,30 @@ _Mark = tuple[int, int]
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: a date is a string there."""
+    """YAML as kubectl reads it: dates and 10:30 are text, 1e3 is a number, 1.0 is the number 1."""
 
 
+_TAG = "tag:yaml.org,2002:"
+_KEPT = (f"{_TAG}bool", f"{_TAG}null", f"{_TAG}merge")
+_INT = re.compile(r"[-+]?(0b[01][01_]*|0o?[0-7][0-7_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0|[1-9][0-9_]*)$")
+_FLOAT = re.compile(
+    r"([-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+)
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag in _KEPT]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+for _tag, _regexp in ((f"{_TAG}int", _INT), (f"{_TAG}float", _FLOAT)):
+    _Loader.add_implicit_resolver(_tag, _regexp, list("-+.0123456789"))
+
+
+def _number(loader: Any, node: yaml.ScalarNode) -> float:
+    value: float = loader.construct_yaml_float(node)
+    return int(value) if value.is_integer() else value
+
+
+_Loader.add_constructor(f"{_TAG}float", _number)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -44,6 +44,31 @@ def test_a_date_is_text_as_in_kubernetes() -> None:
     assert one.body["data"] == {"since": "2026-11-22"}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10:30", "10:30"),
+        ("1:30.5", "1:30.5"),
+        ("=", "="),
+        ("0x", "0x"),
+        ("0b_", "0b_"),
+        ("1.2.3", "1.2.3"),
+        ("1e3", 1000),
+        ("1e-3", 0.001),
+        ("08", 8),
+        ("0o17", 15),
+        ("017", 15),
+        ("1_000", 1000),
+        ("1.0", 1),
+        ("-.5", -0.5),
+    ],
+)
+def test_plain_values_mean_what_kubectl_takes_them_for(text: str, value: object) -> None:
+    head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\n"
+    (found,) = parse("f.yaml", f"{head}value: {text}\n")
+    assert (found.body["value"], type(found.body["value"])) == (value, type(value))
+
+
 def test_a_list_counts_as_its_items() -> None:
     text = """\
 apiVersion: v1
