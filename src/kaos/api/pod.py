@@ -127,7 +127,7 @@ class GatewayRoute(Model):
     timeout: str | None = Field(
         default=None,
         pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}$",
-        description="The longest a request may take, e.g. 120s; 0s means no limit.",
+        description="The longest a request may take, e.g. 120s (default 0s: no limit).",
     )
     hostnames: Hostnames = Field(
         default_factory=list,

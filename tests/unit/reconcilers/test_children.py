@@ -113,6 +113,17 @@ def test_routes_lead_both_paths_to_the_service_and_keep_the_timeout() -> None:
     assert route["spec"]["parentRefs"] == [{"name": "kaos-gateway", "namespace": "kaos-gateway"}]
 
 
+def test_a_route_without_a_timeout_says_that_there_is_none() -> None:
+    """Envoy, left to itself, ended every answer after 15 seconds, streams in their middle."""
+    children = [
+        *agent_children(agent(), "m", SETTINGS, routes=True),
+        *modelapi_children(hosted(), SETTINGS, routes=True),
+    ]
+    routes = [child for child in children if child["kind"] == "HTTPRoute"]
+    rules = [rule for route in routes for rule in route["spec"]["rules"]]
+    assert [rule["timeouts"] for rule in rules] == [{"request": "0s"}] * 3
+
+
 def test_an_agent_whose_short_path_is_taken_keeps_the_long_one() -> None:
     children = agent_children(agent(), "m", SETTINGS, routes=True, short_path=False)
     rules = by_kind(children)["HTTPRoute"]["spec"]["rules"]
