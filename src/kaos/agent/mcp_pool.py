@@ -8,9 +8,10 @@ and at least every half minute; the SDK is imported after the agent's port answe
 Does not: start servers, or authenticate to them.
 
 A connection that was refused is asked again before it is given up: rebuilding it would break
-the calls that other requests have under way on it. In the current protocol, which keeps no
-session, that is all a restarted server needs; an older server forgot the session, says so,
-and then the connection is built anew at once.
+the calls that other requests have under way on it. For the same reason a server that is too busy
+with calls to say which tools it has keeps them: many do one thing at a time. In the current
+protocol, which keeps no session, that is all a restarted server needs; an older server forgot the
+session, says so, and then the connection is built anew at once.
 """
 
 import asyncio
@@ -37,9 +38,11 @@ RELIST = 30.0
 _SHORTEST_RELIST = 1.0
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+_CONNECT_TIMEOUT = 20.0  # the SDK gives up on today's protocol after ten, and tries the older one
 _LIST_TIMEOUT = 10.0
 _BETWEEN_LISTS = 0.2
 _REFUSALS_BEFORE_REBUILD = 8
+_SILENT = "it does not answer"
 _PATIENCE = 2.0  # for a call to a server that has been down for less than this
 
 
@@ -47,7 +50,12 @@ class Session(Protocol):
     """What the pool needs of a connection (see `kaos.agent.mcp_session`)."""
 
     async def list_tools(self) -> tuple[list[Any], float]:
-        """Return the tools and the seconds they hold."""
+        """Return the tools and the seconds they hold.
+
+        Raises:
+            ConnectionError: The server cannot be reached now; the session may still be good.
+            TimeoutError: It does not answer.
+        """
 
     async def call(self, name: str, arguments: Json, timeout: float) -> Json:
         """Call a tool."""
@@ -98,6 +106,7 @@ class Server:
         self._wake = asyncio.Event()
         self._up = asyncio.Event()
         self._down_since = float("-inf")
+        self._calls = 0
         self._closing = False
 
     async def close(self, keeping: asyncio.Task[None]) -> None:
@@ -112,7 +121,15 @@ class Server:
         pause = _FIRST_PAUSE
         while not self._closing:
             try:
-                async with connect(self.url, self._wake, self._timeout) as session:
+                async with contextlib.AsyncExitStack() as stack:
+                    connecting = connect(self.url, self._wake, self._timeout)
+                    try:
+                        async with asyncio.timeout(_CONNECT_TIMEOUT) as clock:
+                            session = await stack.enter_async_context(connecting)
+                    except Exception as error:
+                        if clock.expired():  # whatever the SDK makes of it
+                            raise TimeoutError(_SILENT) from error
+                        raise
                     await self._list(session)
                     pause = _FIRST_PAUSE
                     await self._attend(session)
@@ -146,6 +163,10 @@ class Server:
                     self.fail(reason(error))
                     wait = _FIRST_PAUSE
                     continue
+                except TimeoutError:
+                    if not self._calls:
+                        raise
+                    continue
                 if watching.done():
                     watching = asyncio.create_task(session.watch())
                 refusals = 0
@@ -156,8 +177,11 @@ class Server:
 
     async def _list(self, session: Session) -> float:
         self._wake.clear()
-        async with asyncio.timeout(_LIST_TIMEOUT):
-            listed, ttl = await session.list_tools()
+        try:
+            async with asyncio.timeout(_LIST_TIMEOUT):
+                listed, ttl = await session.list_tools()
+        except TimeoutError as error:
+            raise TimeoutError(_SILENT) from error
         self.tools = tuple(self._tool(tool) for tool in listed if self._offered(tool.name))
         self._session = session
         if self.status.state != "ready":
@@ -202,11 +226,14 @@ class Server:
         session = self._session
         if session is None:
             raise ToolFailed(f"the MCP server {self.name!r} is down: {self.status.error}")
+        self._calls += 1
         try:
             return await session.call(name, arguments, self._timeout)
         except ToolFailed:
             self._wake.set()  # see at once whether the server is still there
             raise
+        finally:
+            self._calls -= 1
 
 
 class ToolPool:

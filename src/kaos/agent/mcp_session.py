@@ -56,6 +56,7 @@ class Session:
 
         Raises:
             ConnectionError: The server cannot be reached now; the session may still be good.
+            TimeoutError: It does not answer.
         """
         tools: list[types.Tool] = []
         cursor: str | None = None
@@ -66,6 +67,8 @@ class Session:
             except MCPError as error:
                 if error.data in (REFUSED, LOST):
                     raise ConnectionError(error.message) from error
+                if error.code == types.REQUEST_TIMEOUT:
+                    raise TimeoutError(error.message) from error
                 raise
             tools.extend(page.tools)
             ttl = page.ttl_ms / 1000

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kaos.agent.mcp_pool import Server, ToolPool
-from kaos.agent.tools import ToolFailed
+from kaos.agent.runs import Step, nobody
+from kaos.agent.tools import CallContext, ToolFailed
 
 
 class FakeSession:
@@ -105,6 +107,59 @@ async def test_a_short_outage_does_not_cost_the_connection_and_a_long_one_does()
         sessions[0].fails = ConnectionRefusedError("refused")
         await asyncio.sleep(40)
         assert (server.status.state, len(sessions)) == ("ready", 2)
+
+
+class BusySession(FakeSession):
+    """A server that does one thing at a time: while it is called it lists nothing."""
+
+    called = False
+
+    async def list_tools(self) -> tuple[list[Any], float]:
+        if self.called:
+            await asyncio.Event().wait()
+        return [SimpleNamespace(name="t", title="", description="", input_schema={})], 0.0
+
+    async def call(self, name: str, arguments: Any, timeout: float) -> Any:
+        self.called = True
+        await asyncio.sleep(100)
+        return {"content": "done", "is_error": False}
+
+
+@pytest.mark.looptime
+async def test_a_server_that_is_busy_with_a_call_is_not_taken_for_lost() -> None:
+    """The list was waited for ten seconds; then the connection went, and the call with it."""
+    sessions: list[BusySession] = []
+
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        sessions.append(BusySession())
+        yield sessions[-1]
+
+    server = Server("s", "http://s", 200)
+    async with kept(server, connect):
+        await server.settled.wait()
+        step = Step("1", nobody)
+        called = asyncio.ensure_future(server.tools[0].call({}, CallContext("run"), step))
+        await asyncio.sleep(99)
+        assert (server.status.state, len(sessions)) == ("ready", 1)
+        assert (await called)["content"] == "done"
+        await asyncio.sleep(50)
+        assert len(sessions) == 2, "and when it is not busy, it is"
+
+
+@pytest.mark.looptime
+async def test_a_server_that_takes_connections_and_says_nothing_is_down_soon() -> None:
+    """It was waited for as long as for a call, and the agent was not ready for all that time."""
+
+    @asynccontextmanager
+    async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIterator[Any]:
+        await asyncio.sleep(timeout)
+        yield FakeSession()
+
+    server = Server("s", "http://s", 600)
+    async with kept(server, connect), asyncio.timeout(30):
+        await server.settled.wait()
+        assert (server.status.state, server.status.error) == ("down", "it does not answer")
 
 
 @pytest.mark.looptime
