@@ -46,36 +46,49 @@ class Reference:
 
 def references(pod: Mapping[str, Any]) -> list[Reference]:
     """What a pod's spec refers to, in a stable order."""
-    containers = [*(pod.get("initContainers") or ()), *(pod.get("containers") or ())]
+    containers = [*_objects(pod.get("initContainers")), *_objects(pod.get("containers"))]
     found = {ref for container in containers for ref in _of_container(container)}
-    found |= {ref for volume in pod.get("volumes") or () for ref in _of_volume(volume)}
+    found |= {ref for volume in _objects(pod.get("volumes")) for ref in _of_volume(volume)}
     return sorted(found)
 
 
 def _of_container(container: Mapping[str, Any]) -> Iterator[Reference]:
-    for variable in container.get("env") or ():
-        source = variable.get("valueFrom") or {}
-        for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
-            if ref := source.get(field):
-                yield _reference(kind, ref)
-    for source in container.get("envFrom") or ():
-        for kind, field in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
-            if ref := source.get(field):
-                yield _reference(kind, ref)
+    for variable in _objects(container.get("env")):
+        if source := _object(variable.get("valueFrom")):
+            yield from _named("Secret", source.get("secretKeyRef"))
+            yield from _named("ConfigMap", source.get("configMapKeyRef"))
+    for source in _objects(container.get("envFrom")):
+        yield from _named("Secret", source.get("secretRef"))
+        yield from _named("ConfigMap", source.get("configMapRef"))
 
 
 def _of_volume(volume: Mapping[str, Any]) -> Iterator[Reference]:
     live = volume.get("name") == LIVE
-    for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
-        if secret := source.get("secret"):
-            name = secret.get("secretName") or secret.get("name", "")
-            yield Reference("Secret", name, "", bool(secret.get("optional")), live)
-        if config_map := source.get("configMap"):
-            yield replace(_reference("ConfigMap", {**config_map, "key": ""}), live=live)
+    for source in (volume, *_objects(_object(volume.get("projected")).get("sources"))):
+        secret = _object(source.get("secret"))
+        name = secret.get("secretName") or secret.get("name")
+        for ref in (
+            *_named("Secret", {**secret, "name": name}),
+            *_named("ConfigMap", source.get("configMap")),
+        ):
+            yield replace(ref, key="", live=live)
 
 
-def _reference(kind: str, ref: Mapping[str, Any]) -> Reference:
-    return Reference(kind, ref.get("name", ""), ref.get("key", ""), bool(ref.get("optional")))
+def _named(kind: str, value: object) -> Iterator[Reference]:
+    """What a reference names. One that names nothing is the API server's to refuse, in its words."""
+    ref = _object(value)
+    name, key = ref.get("name"), ref.get("key")
+    if name and isinstance(name, str):
+        key = key if isinstance(key, str) else ""
+        yield Reference(kind, name, key, bool(ref.get("optional")))
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [*map(_object, value)] if isinstance(value, list) else []
 
 
 def index_keys(deployment: Object) -> Iterable[str]:

@@ -75,8 +75,10 @@ CHILD_KINDS = (
 )
 PODS_OF = "kaos.tools/workload"
 LINE = 500
-UNTYPED = ("field not declared in schema", "duplicate entries for key")
+UNTYPED = "failed to create typed patch"
 """What server-side apply says with a 500 of an object that is not as its type wants it."""
+NOT_YET = "no corresponding type"
+"""What it says instead of a kind that was defined a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +327,8 @@ def annotated(deployment: Manifest, digest: str) -> Manifest:
 
 def is_refusal(error: ApiError) -> bool:
     """Whether only a change of the spec can help: a child that the API server finds wrong."""
-    return isinstance(error, Invalid) or any(words in error.message for words in UNTYPED)
+    untyped = UNTYPED in error.message and NOT_YET not in error.message
+    return untyped or isinstance(error, Invalid)
 
 
 def workload_key(namespace: str, labels: dict[str, str]) -> str:

@@ -57,6 +57,27 @@ def test_a_volume_that_a_user_names_auth_is_not_taken_for_one_that_is_read_again
     assert callers.live
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"volumes": [{"name": "v", "secret": "creds"}]},
+        {"volumes": [{"name": "v", "projected": {"sources": "creds"}}]},
+        {"volumes": [{"name": "v", "configMap": {"name": ["c"]}}]},
+        {"initContainers": [{"name": "i", "env": {"A": "1"}}]},
+        {"containers": [{"name": "agent", "envFrom": ["creds"]}]},
+        {"containers": [{"name": "agent", "env": [{"name": "A", "valueFrom": "creds"}]}]},
+    ],
+)
+async def test_a_reference_of_another_shape_is_refused_and_no_fault_of_the_controllers(
+    cluster: Cluster, patch: dict[str, Any]
+) -> None:
+    """It said "the controller failed: AttributeError", and tried again for ever."""
+    await cluster.ready_model()
+    await cluster.apply("Agent", "one", {"modelAPI": "ollama", "podSpec": patch})
+    told = await cluster.eventually(api.Agent, "one", lacks("Accepted"))
+    assert says("Accepted", "Refused")(told), told.status["message"]
+
+
 async def test_a_missing_secret_named_as_our_own_config_map_is_told(cluster: Cluster) -> None:
     await cluster.ready_model()
     auth = {"tokensSecret": {"name": "one-auth"}}

@@ -152,9 +152,16 @@ def test_what_says_which_tools_are_served_is_not_set_twice(
 
 
 def test_a_child_that_is_not_as_its_type_wants_it_is_a_refusal() -> None:
-    for words in ('.env: duplicate entries for key [name="A"]', ".x: field not declared in schema"):
-        assert is_refusal(ApiError(500, "InternalError", f"failed to create typed patch: {words}"))
+    typed = "failed to create typed patch object (default/one; apps/v1, Kind=Deployment): "
+    for words in (
+        '.env: duplicate entries for key [name="A"]',
+        ".x: field not declared in schema",
+        ".spec.template.spec.tolerations: expected list, got &{map[key:x]}",
+    ):
+        assert is_refusal(ApiError(500, "InternalError", typed + words))
     assert not is_refusal(ApiError(500, "InternalError", "etcd is away"))
+    just_defined = typed + "no corresponding type for gateway.networking.k8s.io/v1, Kind=HTTPRoute"
+    assert not is_refusal(ApiError(500, "InternalError", just_defined))
 
 
 async def test_agents_ask_the_pod_of_a_remote_server_with_headers(cluster: Cluster) -> None:
