@@ -75,7 +75,7 @@ def _of_volume(volume: Mapping[str, Any]) -> Iterator[Reference]:
 
 
 def _named(kind: str, value: object) -> Iterator[Reference]:
-    """What a reference names. One that names nothing is the API server's to refuse, in its words."""
+    """What a reference names; one that names nothing is the API server's to refuse."""
     ref = _object(value)
     name, key = ref.get("name"), ref.get("key")
     if name and isinstance(name, str):
