@@ -32,6 +32,11 @@ class PodView:
     deleting: bool
     status: dict[str, Any]
 
+    @property
+    def gone(self) -> bool:
+        """Whether it will not serve, whatever it says: another one has been started for it."""
+        return self.deleting or self.status.get("phase") in ("Failed", "Succeeded")  # evicted
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -75,7 +80,7 @@ def availability(
     """
     replicas, ready = status.get("replicas", 0), status.get("readyReplicas", 0)
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-    problem = next((p for pod in pods if not pod.deleting and (p := find_problem(pod))), None)
+    problem = next((p for pod in pods if not pod.gone and (p := find_problem(pod))), None)
 
     def verdict(ok: bool, reason: str, message: str) -> Availability:
         return Availability(ok, reason, message, replicas, ready, problem)

@@ -39,8 +39,10 @@ class Dependency:
         for entry in self.found.status.get("conditions", ()):
             if entry.get("type") != self.condition:
                 continue
-            if entry.get("status") == "True" and entry.get("observedGeneration", 0) >= generation:
-                return None
+            if entry.get("status") == "True":
+                if entry.get("observedGeneration", 0) >= generation:
+                    return None
+                break  # what it says is of an earlier spec
             words = entry.get("message") or entry.get("reason", "")
             if entry.get("reason") == Reason.MODEL_PULLING:
                 # Without the share: it would be written into all agents' statuses each second.

@@ -52,6 +52,15 @@ def test_the_kubelets_words_pass_through() -> None:
     assert seen.message == "container agent of pod p: no such image"
 
 
+def test_an_evicted_pod_is_not_what_stops_a_rollout() -> None:
+    """Such pods stay for days, and every rollout in the meantime was Failed with their words."""
+    killed = {"name": "agent", "state": {"terminated": {"exitCode": 137}}}
+    status = {"phase": "Failed", "reason": "Evicted", "containerStatuses": [killed]}
+    rollout = {**COMPLETE, "availableReplicas": 0}
+    seen = availability(2, 1, rollout, [PodView("evicted", False, status)])
+    assert (seen.reason, seen.problem) == ("RolloutInProgress", None)
+
+
 def test_a_crash_is_told_by_the_processs_last_line() -> None:
     problem = find_problem(
         pod(

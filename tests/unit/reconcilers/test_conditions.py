@@ -3,7 +3,7 @@
 import pytest
 
 from kaos.reconcilers.availability import Availability
-from kaos.reconcilers.conditions import Finding, Phase, Type, phase, summary
+from kaos.reconcilers.conditions import Finding, Phase, Reason, Type, phase, summary
 from kaos.reconcilers.dependencies import Dependency
 from kaos.reconcilers.modelapi import parse_progress
 from kaos.reconcilers.routes import routed
@@ -46,6 +46,15 @@ def test_ready_repeats_the_words_of_what_is_not(
 
 def test_a_missing_route_does_not_make_a_resource_unready() -> None:
     assert summary([*GOOD, Finding(Type.ROUTED, False, "GatewayAPIMissing", "")]).ok
+
+
+def test_what_was_ready_before_its_last_change_is_not_said_to_lack_that_all_works() -> None:
+    """An agent said: ModelAPI "ollama" is not ready: everything declared works."""
+    told = {"type": "Ready", "status": "True", "reason": "Ready", "message": "everything works"}
+    status = {"conditions": [{**told, "observedGeneration": 1}]}
+    found = Object.from_dict({"metadata": {"generation": 2}, "status": status})
+    words = (Reason.DEPENDENCY_NOT_READY, 'ModelAPI "ollama" has not been looked at yet')
+    assert Dependency("ModelAPI", "ollama", found).lack() == words
 
 
 def test_the_progress_of_a_download_is_not_repeated_by_all_who_wait_for_it() -> None:
