@@ -108,6 +108,7 @@ class _Run(Response):
                 outcome.finish_reason,
                 exchange.run.usage,
                 outcome.limit,
+                logprobs=outcome.logprobs,
                 done=exchange.run.done if outcome.limit else None,
                 steps=steps if self._steps else None,
             )

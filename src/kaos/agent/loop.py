@@ -32,7 +32,16 @@ from typing import Protocol, cast
 
 from pydantic_core import from_json
 
-from kaos.agent.openai import ChatRequest, Json, Message, Turn, with_instructions
+from kaos.agent.openai import (
+    LOGPROBS,
+    ChatRequest,
+    Json,
+    Logprobs,
+    Message,
+    Turn,
+    add_logprobs,
+    with_instructions,
+)
 from kaos.agent.runs import RUN_HEADER, Emit, Run, Step
 from kaos.agent.tools import CallContext, Toolbox, fitting_name
 
@@ -77,11 +86,13 @@ class Outcome:
         message: The assistant's message for the caller.
         finish_reason: OpenAI's word for the end.
         limit: The budget that ended it (`max_steps`, …), or None.
+        logprobs: Of the tokens of its text, if the caller asked for them.
     """
 
     message: Message
     finish_reason: str
     limit: str | None = None
+    logprobs: Logprobs | None = None
 
 
 @dataclass(slots=True)
@@ -113,6 +124,7 @@ class Conversation:
     _break_due: bool = False
     _called: int = 0
     _held: list[Json] = field(default_factory=list)
+    _logprobs: Logprobs = field(default_factory=dict)
 
     async def hold(self) -> Outcome:
         """Run the loop to its end."""
@@ -120,7 +132,7 @@ class Conversation:
         if self.show is not None:
             for delta in self._held:
                 await self.show(delta)
-        return outcome
+        return replace(outcome, logprobs=self._logprobs or None)
 
     async def _hold(self) -> Outcome:
         messages = with_instructions(self.instructions, self.request.messages)
@@ -165,6 +177,7 @@ class Conversation:
         if self._structured:
             self._said.clear()
             self._held.clear()
+            self._logprobs.clear()
 
         async def work(step: Step) -> Json:
             pieces: list[str] = []
@@ -196,6 +209,7 @@ class Conversation:
         if text := turn["message"].get("content"):
             self._said.append(text)
             self._break_due = True
+            add_logprobs(self._logprobs, turn.get(LOGPROBS))
         return turn
 
     async def _call(self, calls: list[Json]) -> tuple[list[Message], str]:

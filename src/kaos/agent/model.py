@@ -36,7 +36,7 @@ from kaos.agent.errors import (
     RateLimited,
     reason,
 )
-from kaos.agent.openai import Json, Turn, text_of, usage_of
+from kaos.agent.openai import LOGPROBS, Json, Logprobs, Turn, add_logprobs, text_of, usage_of
 from kaos.agent.runs import Emit
 
 log = structlog.get_logger(__name__)
@@ -158,6 +158,7 @@ class _Answer:
     _calls: list[Json] = field(default_factory=list)
     _finish: str | None = None
     _usage: dict[str, int] = field(default_factory=dict)
+    _logprobs: Logprobs = field(default_factory=dict)
 
     async def add(self, event: Json) -> None:
         """Take in one event of a stream."""
@@ -182,6 +183,9 @@ class _Answer:
                 self._texts.setdefault(name, []).append(value)
             else:
                 self._extra[name] = value
+        if (logprobs := choice.get(LOGPROBS)) and not delta.get("tool_calls"):
+            add_logprobs(self._logprobs, logprobs)
+            shown[LOGPROBS] = logprobs
         if shown and self.emit is not None:
             self.begun = True
             await self.emit(shown)
@@ -236,7 +240,10 @@ class _Answer:
                 }
                 for call in sorted(self._calls, key=itemgetter("index"))
             ]
-        return Turn(message=message, finish_reason=self._finish, usage=self._usage)
+        turn = Turn(message=message, finish_reason=self._finish, usage=self._usage)
+        if self._logprobs:
+            turn[LOGPROBS] = self._logprobs
+        return turn
 
     async def whole(self, body: bytes) -> Turn:
         """Take in an answer that came in one piece."""
@@ -250,7 +257,7 @@ class _Answer:
         finish = choice.get("finish_reason") or "stop"
         await self.add(
             {
-                "choices": [{"delta": delta, "finish_reason": finish}],
+                "choices": [{**choice, "delta": delta, "finish_reason": finish}],
                 "usage": answer.get("usage"),
             }
         )

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
@@ -24,6 +24,9 @@ from kaos.agent.errors import BadRequest
 Json = dict[str, Any]
 Message = dict[str, Any]
 FinishReason = str
+Logprobs = dict[str, list[Any]]
+LOGPROBS: Final = "logprobs"
+"""With the delta inside the agent, since they are of its text; beside it on the wire."""
 
 PASSED_THROUGH = (
     "frequency_penalty",
@@ -68,6 +71,7 @@ class Turn(TypedDict):
     usage: dict[str, int]
     limit: NotRequired[str]
     """The budget that cut the answer off."""
+    logprobs: NotRequired[Logprobs]
 
 
 class _Lenient(BaseModel):
@@ -195,6 +199,13 @@ def add_usage(total: dict[str, int], more: Mapping[str, int]) -> None:
         total[name] = total.get(name, 0) + tokens
 
 
+def add_logprobs(total: Logprobs, more: Any) -> None:
+    """Add those of one piece of an answer to the answer's."""
+    for name, tokens in more.items() if isinstance(more, dict) else ():
+        if isinstance(tokens, list):
+            total.setdefault(name, []).extend(tokens)
+
+
 def usage_of(raw: Any) -> dict[str, int]:
     """Read a usage object; what is no count is left out."""
     if not isinstance(raw, dict):
@@ -238,6 +249,7 @@ class Envelope:
         usage: Mapping[str, int],
         limit: str | None,
         *,
+        logprobs: Logprobs | None = None,
         done: list[Json] | None = None,
         steps: list[Json] | None = None,
     ) -> bytes:
@@ -246,7 +258,7 @@ class Envelope:
             "index": 0,
             "message": {"role": "assistant", "content": None, "refusal": None, **message},
             "finish_reason": finish_reason,
-            "logprobs": None,
+            LOGPROBS: logprobs,
         }
         return to_json(
             {
@@ -266,7 +278,11 @@ class Envelope:
     ) -> bytes:
         """Make one event of a stream."""
         if finish_reason is None:
-            return self.opening + encoded(delta) + _REST_OF_CHUNK
+            if LOGPROBS not in delta:
+                return self.opening + encoded(delta) + _REST_OF_CHUNK
+            rest = {name: value for name, value in delta.items() if name != LOGPROBS}
+            logprobs = b',"logprobs":' + encoded(delta[LOGPROBS])
+            return self.opening + encoded(rest) + logprobs + _REST_OF_CHUNK
         body = {
             **self._head("chat.completion.chunk"),
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],

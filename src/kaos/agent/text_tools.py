@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from kaos.agent.call_parser import CallParser
 from kaos.agent.errors import AgentError, BadRequest, ModelFailed
 from kaos.agent.model import ModelClient
-from kaos.agent.openai import Json, Message, Turn, text_of
+from kaos.agent.openai import LOGPROBS, Json, Message, Turn, text_of
 from kaos.agent.runs import Emit
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,8 @@ class ToolCalling:
             if isinstance(content := delta.get("content"), str) and (text := parser.feed(content)):
                 shown.append(text)
                 rest["content"] = text
+            if content and rest.get("content") != content:
+                rest.pop(LOGPROBS, None)  # they are of what is not shown
             if rest and emit is not None:
                 await emit(rest)
 
@@ -106,7 +108,10 @@ class ToolCalling:
         message["content"] = "".join(shown) or None
         if parser.calls and not message.get("tool_calls"):
             message["tool_calls"] = parser.calls
-        return {**turn, "message": message}
+        read: Turn = {**turn, "message": message}
+        if message["content"] != content:
+            read.pop(LOGPROBS, None)
+        return read
 
 
 def as_text(body: Json) -> Json:

@@ -1,11 +1,18 @@
 """The `openai` client against an agent, as a user would use it."""
 
+import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from kaos.agent import model as model_client
+from kaos.telemetry import serving
 from kaos.testing.model import Failure, ScriptedModel, ToolCall, Turn, tool_call
 
 openai = pytest.importorskip("openai")
@@ -109,6 +116,45 @@ async def test_an_error_in_the_middle_of_a_stream(client: Any, model: ScriptedMo
     stream = await client.chat.completions.create(model="assistant", messages=MESSAGES, stream=True)
     with pytest.raises(openai.APIError, match="broke off"):
         [chunk async for chunk in stream]
+
+
+async def test_logprobs_come_back_to_who_asked_for_them(
+    start_agent: Any, tool_server: str, stack: AsyncExitStack
+) -> None:
+    """They were asked of the model, and thrown away."""
+
+    def event(choice: Any) -> str:
+        return f"data: {json.dumps({'choices': [{'index': 0, **choice}]})}\n\n"
+
+    async def chat(request: Request) -> Response:
+        body = await request.json()
+        assert body["logprobs"] is True
+        tokens: list[dict[str, Any]] = [
+            {"token": text, "logprob": -0.5, "bytes": None, "top_logprobs": []}
+            for text in ("Hel", "lo")
+        ]
+        if not body["stream"]:
+            choice = {"message": {"content": "Hello"}, "logprobs": {"content": tokens}}
+            return JSONResponse({"choices": [{**choice, "finish_reason": "stop"}]})
+        pieces = [
+            event({"delta": {"content": token["token"]}, "logprobs": {"content": [token]}})
+            for token in tokens
+        ]
+        end = event({"delta": {}, "finish_reason": "stop"})
+        return Response("".join([*pieces, end]), media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
+    url = await start_agent(
+        model_api_url=await stack.enter_async_context(serving.running(app)),
+        mcp_servers={"tools": tool_server},
+    )
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        asked = {"model": "assistant", "messages": MESSAGES, "logprobs": True}
+        whole = await client.chat.completions.create(**asked)
+        async with client.chat.completions.stream(**asked) as stream:
+            streamed = await stream.get_final_completion()
+    for answer in (whole, streamed):
+        assert [token.token for token in answer.choices[0].logprobs.content] == ["Hel", "lo"]
 
 
 async def test_the_list_of_models(client: Any) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from kaos.agent import model as model_client
-from kaos.agent.text_tools import as_text
+from kaos.agent.openai import Json
+from kaos.agent.text_tools import ToolCalling, as_text
 from kaos.testing.model import Failure, ScriptedModel, Turn
 
 CALL = '<tool_call>\n{"name": "echo", "arguments": {"text": "hi"}}\n</tool_call>'
@@ -29,6 +30,31 @@ async def test_a_call_in_text_is_made_and_never_streamed(
     assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]
     assert second["messages"][-2]["content"].endswith("</tool_call>")
     assert second["messages"][-1]["content"] == "<tool_response>\necho: hi\n</tool_response>"
+
+
+async def test_no_token_of_a_call_is_shown_by_its_logprobs() -> None:
+    def logprobs(token: str) -> Json:
+        return {"content": [{"token": token, "logprob": -1.0}]}
+
+    class Model:
+        async def complete(self, body: Json, *, headers: Any = None, emit: Any = None) -> Any:
+            for text in ("Well. ", CALL):
+                await emit({"content": text, "logprobs": logprobs(text)})
+            message = {"role": "assistant", "content": f"Well. {CALL}"}
+            return {"message": message, "finish_reason": "stop", "logprobs": logprobs(CALL)}
+
+    shown: list[Json] = []
+
+    async def emit(delta: Json) -> None:
+        shown.append(delta)
+
+    model: Any = Model()
+    tools = [{"type": "function", "function": {"name": "echo"}}]
+    body = {"messages": [{"role": "user", "content": "Hi"}], "tools": tools}
+    turn = await ToolCalling(model, "text").complete(body, emit=emit)
+    assert len(turn["message"]["tool_calls"]) == 1
+    assert shown == [{"content": "Well. ", "logprobs": logprobs("Well. ")}]
+    assert "logprobs" not in turn
 
 
 async def test_whole_answers_are_read_the_same_way(
