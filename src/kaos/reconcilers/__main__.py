@@ -19,6 +19,7 @@ from kaos.runtime import POD, Client, ClusterConfig, HttpServer, LeaderElection,
 from kaos.telemetry.logs import configure
 
 TEMPLATE_HASH = "pod-template-hash"  # of one version of the pods alone
+CONTAINER = "controller"  # as manifests/controller.yaml names it
 
 log = structlog.get_logger("kaos.controller")
 
@@ -70,13 +71,15 @@ async def as_own_pod(settings: Settings, client: Client) -> Settings:
     if not name:
         return settings
     pod = await client.get(POD, name, namespace)
-    addresses = [entry["ip"] for entry in pod.status.get("podIPs", ())]
     labels = {k: v for k, v in pod.metadata.labels_.items() if k != TEMPLATE_HASH}
-    ipv6 = any(":" in address for address in addresses)
+    # By a variable: the pod's status may not have them yet when its first process reads it.
+    ipv6 = ":" in os.environ.get("KAOS_POD_IPS", "")
     settings = replace(settings, ipv6=ipv6, own_labels=labels)
     if os.environ.get("KAOS_IMAGE"):
         return settings
-    return replace(settings, image=pod.spec["containers"][0]["image"])
+    containers = {one["name"]: one["image"] for one in pod.spec["containers"]}
+    # The first one may be a mesh's proxy, which was put there when the pod was admitted.
+    return replace(settings, image=containers.get(CONTAINER) or next(iter(containers.values())))
 
 
 def main() -> int:
