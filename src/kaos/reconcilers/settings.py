@@ -66,12 +66,15 @@ class Settings:
         """Read the settings.
 
         Raises:
-            ValueError: `KAOS_GATEWAY` is not of the form namespace/name.
+            ValueError: `KAOS_GATEWAY` is not of the form namespace/name, or `KAOS_DRAIN` no number.
         """
-        gateway = env.get("KAOS_GATEWAY", "kaos-gateway/kaos-gateway")
+        gateway = env.get("KAOS_GATEWAY") or "kaos-gateway/kaos-gateway"
         namespace, slash, name = gateway.partition("/")
         if not (namespace and slash and name):
             raise ValueError(f"KAOS_GATEWAY is {gateway!r}; it must be namespace/name")
+        drain = env.get("KAOS_DRAIN") or "5"
+        if not drain.isdecimal():
+            raise ValueError(f"KAOS_DRAIN is {drain!r}; it must be a number of seconds, e.g. 5")
         return cls(
             image=env.get("KAOS_IMAGE") or DEFAULT_IMAGE,
             litellm_image=env.get("KAOS_LITELLM_IMAGE") or DEFAULT_LITELLM_IMAGE,
@@ -80,7 +83,7 @@ class Settings:
             gateway_namespace=namespace,
             gateway_name=name,
             gateway_proxies=_listed(env.get("KAOS_GATEWAY_PROXIES", "")) or (namespace, ENVOY),
-            drain=int(env.get("KAOS_DRAIN", "5")),
+            drain=int(drain),
             watch_secrets=env.get("KAOS_WATCH_SECRETS", "").lower() != "false",
             namespace=env.get("KAOS_POD_NAMESPACE") or "kaos-system",
             namespaces=_listed(env.get("KAOS_NAMESPACES", "")),

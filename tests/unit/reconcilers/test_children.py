@@ -1,6 +1,7 @@
 """What the builders make of a resource: names, labels, environment, addresses, security."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,6 +227,25 @@ def test_every_server_goes_on_until_nobody_sends_it_requests_any_more() -> None:
         assert drains_itself or sleep == SETTINGS.drain, name
         assert sleep is None or not main["image"].startswith("kaos/"), name
         assert pod["terminationGracePeriodSeconds"] > SETTINGS.drain + serving.GRACE, name
+
+
+def test_a_long_drain_is_not_cut_off_by_the_kubelet() -> None:
+    """A drain of 30 s killed streams, one of 40 had every Deployment with a sleep refused."""
+    settings = replace(SETTINGS, drain=45)
+    for children in (
+        agent_children(agent(), "m", settings, routes=False),
+        modelapi_children(hosted(), settings, routes=False),
+        modelapi_children(proxy("m", apiBase="http://up/v1"), settings, routes=False),
+        mcpserver_children(server(mcp="test-mcp-echo-server"), settings, routes=False),
+    ):
+        pod = by_kind(children)["Deployment"]["spec"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] > settings.drain + serving.GRACE
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "2.5"])
+def test_a_drain_that_is_no_number_is_told_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match="KAOS_DRAIN is"):
+        Settings.from_env({"KAOS_DRAIN": text})
 
 
 def template(api: ModelAPI) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -96,6 +96,7 @@ def agent_children(
                     mounts=[*mounts, *auth.mounts],
                 )
             ],
+            drain=settings.drain,
             volumes=[*volumes, *auth.volumes],
             recreate=bool(claims),  # two pods may not share the claim
             pod_labels=uses_labels(agent),

@@ -107,7 +107,7 @@ def mcpserver_children(
             asked=True,
             guests=guests,
         ),
-        deployment(server, [main], volumes=volumes),
+        deployment(server, [main], drain=settings.drain, volumes=volumes),
         service(server, (("http", HTTP_PORT),)),
     ]
     if routes and not remote:

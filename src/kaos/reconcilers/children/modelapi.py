@@ -100,6 +100,7 @@ def _hosted(
     pod = deployment(
         api,
         [ollama, puller],
+        drain=settings.drain,
         volumes=[store, empty_volume("tmp")],
         # Two pods may not share the claim, and a node's one GPU serves one of them.
         recreate=bool(claims or config.gpus),

@@ -82,7 +82,7 @@ def proxy_children(
         resources=api.spec.resources.manifest() or (LITELLM if litellm else None),
         mounts=mounts,
     )
-    pod = deployment(api, [gateway], volumes=volumes, annotations=annotations)
+    pod = deployment(api, [gateway], drain=settings.drain, volumes=volumes, annotations=annotations)
     egress = _egress(upstreams, settings) if not secret else [to_public(settings, 443)]
     egress += telemetry_egress(api.spec.telemetry, settings)
     policy = network_policy(api, settings, port=HTTP_PORT, egress=egress, guests=guests)

@@ -18,7 +18,7 @@ from kaos.reconcilers.children.patch import merged
 Manifest = dict[str, Any]
 
 USER = 65532
-GRACE_SECONDS = 40  # above the drain and the grace of kaos.telemetry.serving
+GRACE_SECONDS = 35  # after the drain; above the grace of kaos.telemetry.serving
 SMALL = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
 
 
@@ -151,6 +151,7 @@ def deployment(
     resource: Workload,
     containers: Sequence[Manifest],
     *,
+    drain: int,
     volumes: Sequence[Manifest] = (),
     recreate: bool = False,
     annotations: dict[str, str] | None = None,
@@ -162,6 +163,7 @@ def deployment(
     Args:
         resource: the owner.
         containers: the pod's containers, the main one first.
+        drain: seconds for which they go on when they are told to end.
         volumes: the pod's volumes.
         recreate: stop the old pod before the new one starts (two may not share its volume).
         annotations: of the pod; a hash of configuration here makes a change of it roll.
@@ -173,7 +175,7 @@ def deployment(
     """
     template: Manifest = {
         "metadata": {"labels": {**labels(resource), **(pod_labels or {})}},
-        "spec": pod_spec(resource, containers, volumes, account),
+        "spec": pod_spec(resource, containers, volumes, drain, account),
     }
     if annotations:
         template["metadata"]["annotations"] = annotations
@@ -199,6 +201,7 @@ def pod_spec(
     resource: Workload,
     containers: Sequence[Manifest],
     volumes: Sequence[Manifest],
+    drain: int,
     account: str | None = None,
 ) -> Manifest:
     """The pod's spec: what KAOS wants of every pod, then the user's `container` and `podSpec`."""
@@ -208,7 +211,7 @@ def pod_spec(
         "containers": [overridden(main, resource), *others],
         "automountServiceAccountToken": spec.service_account_name is not None,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": drain + GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
