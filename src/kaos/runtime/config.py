@@ -1,19 +1,24 @@
 """Where the API server is and how to prove who we are.
 
-Guarantees: kubeconfig, in-cluster and exec-plugin credentials are read by kr8s (imported only
-then); `direct` needs nothing but an address. Private keys that kr8s writes to temporary files are
-removed once they are in the TLS context. Tokens are read again before they expire and after a 401,
-once for all waiting requests, and running watches are not touched. A login that fails (the machine
-just woke up and has no network yet) ends nothing: the old token is sent until a later one succeeds.
-All times are wall-clock times, which go on while a machine is suspended.
-Which failure taught it: kr8s leaves key files on disk at each login, its re-login closes the
-connections under every running watch, and it does not know when a plugin's credentials expire.
+Guarantees: a kubeconfig is read as kubectl reads it (see `kubeconfig`); in-cluster and exec-plugin
+credentials are had by kr8s (imported only then); `direct` needs nothing but an address. Private
+keys that kr8s writes to temporary files are removed, whether or not a TLS context came of them.
+Credentials are read again before they expire and after a 401, once for all waiting requests, and
+running watches are not touched. They stay those of the context, and the server, of the first login.
+A login that fails or hangs (the machine just woke up and has no network yet) ends nothing: the old
+token is sent until a later one succeeds. All times are wall-clock times, which go on while a
+machine is suspended.
+Which failures taught it: kr8s leaves key files on disk at each login, its re-login closes the
+connections under every running watch, and it does not know when a plugin's credentials expire;
+after a `kubectl config use-context` the new context's token was sent to the old one's server; a
+client certificate that was renewed after a 401 was not shown on the connections there were.
 """
 
 import asyncio
 import base64
 import binascii
 import json
+import math
 import os
 import re
 import ssl
@@ -30,22 +35,33 @@ import structlog
 _REREAD_AFTER = 60.0
 _RENEW_BEFORE = 60.0
 # kr8s drops the expiry a plugin tells. The shortest usual life of such credentials is 15 minutes.
-_RUN_PLUGIN_AFTER = 600.0
+# Files change without a word, long before what is in them expires.
+_LOGIN_AFTER = 600.0
+_CHANGING = ("exec", "tokenFile", "client-certificate")
 _LOGIN_AGAIN_AFTER = 10.0
 _LOGIN_TIMEOUT = 60.0
 _SENDABLE = re.compile(r"[!-~]*")
 _log = structlog.get_logger("kaos.runtime")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# A context without a cluster is kr8s's word for the service account.
+_IN_CLUSTER = {"current-context": "", "contexts": [{"name": "", "context": {"cluster": ""}}]}
 
 
 @dataclass(slots=True)
 class Login:
-    """What one login gave."""
+    """What one login gave.
+
+    Attributes:
+        token: The bearer token, "" for none.
+        tls: The TLS context for new connections, None for plain HTTP or the system's defaults.
+        expires: Wall-clock time after which to log in again; 0 for never.
+        certificate: The client's certificate, which is in the TLS context.
+    """
 
     token: str = field(default="", repr=False)
     tls: ssl.SSLContext | None = None
     expires: float = 0.0
-    """Wall-clock time after which to log in again; 0 for never."""
+    certificate: bytes = field(default=b"", repr=False)
 
 
 class Credentials:
@@ -64,26 +80,29 @@ class Credentials:
 
     async def token(self) -> str:
         """The token to send now, "" for none."""
-        login = self._login
-        if login.expires and self._renew is not None and time.time() > login.expires:
-            await self._login_again(login)
-        return self._login.token
+        return (await self.current()).token
 
-    async def refresh(self, refused: str) -> bool:
+    async def current(self) -> Login:
+        """What to prove who we are with now."""
+        login = self._login
+        # While one request logs in, the others go on with what there is.
+        if login.expires and time.time() > login.expires and not self._lock.locked():
+            await self._login_again(login)
+        return self._login
+
+    async def refresh(self, refused: Login) -> bool:
         """Log in again after a 401.
 
         Args:
-            refused: The token that was refused. When another request has replaced it meanwhile,
-                nothing is done.
+            refused: What was refused. When another request has replaced it meanwhile, nothing is
+                done.
 
         Returns:
-            Whether trying again makes sense, i.e. there is another token now.
+            Whether trying again makes sense, i.e. there are other credentials now.
         """
-        if self._login.token == refused:
-            if self._renew is None:
-                return False
-            await self._login_again(self._login)
-        return self._login.token != refused
+        await self._login_again(refused)
+        now = self._login
+        return (now.token, now.certificate) != (refused.token, refused.certificate)
 
     async def _login_again(self, stale: Login) -> None:
         async with self._lock:
@@ -155,42 +174,64 @@ class ClusterConfig:
         Raises:
             ValueError: When no server is found, or the context does not exist.
         """
-        from kr8s._auth import KubeAuth  # noqa: PLC0415 - slow to import, and not always needed
+        first, auth = await _log_in(kubeconfig, context)
 
-        auth = KubeAuth(
-            kubeconfig=str(kubeconfig) if kubeconfig else None,
-            context=context,
-            serviceaccount=str(_SERVICE_ACCOUNT),
-        )
+        async def again() -> Login:
+            login, found = await _log_in(kubeconfig, auth.active_context or None)
+            if found.server != auth.server:
+                raise ValueError(f"{_places(kubeconfig)}: now of another server, {found.server}")
+            return login
 
-        async def login() -> Login:
-            try:
-                await auth.reauthenticate()
-            except ValueError as error:
-                raise ValueError(f"no usable cluster in {_places(kubeconfig)}: {error}") from error
-            found = await auth.ssl_context()  # type: ignore[no-untyped-call]
-            tls = found if isinstance(found, ssl.SSLContext) else None
-            _remove_temporary_files(auth)
-            token = _token(auth)
-            return Login(token, tls, _expiry(token) or _plugin_expiry(auth))
-
-        first = await login()
         return cls(
             auth.server.rstrip("/"),
             auth.namespace if auth.active_context else _pod_namespace(auth.namespace),
-            Credentials(first, login),
+            Credentials(first, again),
             auth.tls_server_name or "",
             auth.proxy or "",
         )
 
 
+async def _log_in(kubeconfig: Path | None, context: str | None) -> tuple[Login, Any]:
+    """One login, and kr8s's object of it."""
+    from kr8s._auth import KubeAuth  # noqa: PLC0415 - slow to import, and not always needed
+
+    from kaos.runtime.kubeconfig import files, read  # noqa: PLC0415 - as above
+
+    auth: Any = None
+    try:
+        given = await asyncio.to_thread(read, files(kubeconfig), context)
+        plain: Any = given or _IN_CLUSTER  # kr8s takes a dict, too, but does not say so
+        auth = KubeAuth(kubeconfig=plain, serviceaccount=str(_SERVICE_ACCOUNT))
+        await auth.reauthenticate()
+        tls = await auth.ssl_context()
+        certificate = _certificate(auth)
+        if isinstance(tls, ssl.SSLContext) and not auth.server_ca_file:
+            tls.load_default_certs()
+        token = _token(auth)
+    # kr8s raises anything: KeyError for what is missing, RuntimeError for a plugin that fails.
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise ValueError(f"no usable cluster in {_places(kubeconfig)}: {error}") from error
+    finally:
+        if auth is not None:
+            _remove_temporary_files(auth)
+    expires = _expiry(token)
+    if given is None or any(name in auth._user for name in _CHANGING):  # noqa: SLF001
+        expires = min(expires or math.inf, time.time() + _LOGIN_AFTER)
+    usable = tls if isinstance(tls, ssl.SSLContext) else None
+    return Login(token, usable, expires, certificate), auth
+
+
+def _certificate(auth: Any) -> bytes:
+    """The client's certificate; b"" for none."""
+    return Path(auth.client_cert_file).read_bytes() if auth.client_cert_file else b""
+
+
 def _token(auth: Any) -> str:
     """The token of a login; kr8s knows nothing of `tokenFile`, which wins over `token`."""
     token = str(auth.token or "")
-    if file := (auth._user or {}).get("tokenFile"):  # noqa: SLF001 - see `_is_inline`
-        folder = Path(auth.kubeconfig.get_path(auth.active_context)).parent
+    if file := auth._user.get("tokenFile"):  # noqa: SLF001 - see `_is_inline`
         try:
-            token = Path(folder, file).read_text()
+            token = Path(file).read_text()
         except OSError as error:
             raise ValueError(f"the tokenFile of the kubeconfig cannot be read: {error}") from error
     token = token.strip()
@@ -236,12 +277,6 @@ def _is_inline(auth: Any, name: str) -> bool:
         "client_cert_file": "client-certificate-data" in user,
         "server_ca_file": "certificate-authority-data" in cluster,
     }[name]
-
-
-def _plugin_expiry(auth: Any) -> float:
-    """When to run a credential plugin again; 0 (never) when there is none."""
-    user = auth._user or {}  # noqa: SLF001 - as above
-    return time.time() + _RUN_PLUGIN_AFTER if "exec" in user else 0.0
 
 
 def _expiry(token: str) -> float:

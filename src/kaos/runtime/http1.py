@@ -193,6 +193,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._failure: ConnectionError | None = None
         self.idle_since = 0.0
+        self.tls: ssl.SSLContext | None = None
 
     @property
     def reusable(self) -> bool:

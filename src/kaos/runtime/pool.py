@@ -5,13 +5,14 @@ ever closes it; every request ends at its deadline, connecting and waiting for a
 included, and an urgent one waits for none; a 401 is tried once more with renewed credentials; a
 read that met a connection which the server was just closing is sent again on a new one; an exchange
 that is cancelled closes its connection. Proxies of a kubeconfig (``http://``) are gone through, by
-CONNECT for ``https``.
+CONNECT for ``https``. A server with several addresses is reached while one of them answers.
 Does not: retry otherwise (`transport.send` does), or read proxies from the environment.
 """
 
 import asyncio
 import base64
 import re
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -21,7 +22,9 @@ from time import time
 from typing import Final
 from urllib.parse import unquote, urlencode, urlsplit
 
-from kaos.runtime.config import ClusterConfig
+from aiohappyeyeballs import start_connection
+
+from kaos.runtime.config import ClusterConfig, Login
 from kaos.runtime.errors import RuntimeFailure, Unreachable
 from kaos.runtime.http1 import BadAnswer, Connection, Parser
 from kaos.runtime.metrics import Metrics
@@ -30,6 +33,7 @@ from kaos.runtime.transport import HttpRequest, HttpResponse, Stream
 _LIMIT: Final = 64
 _KEPT_IDLE: Final = 75.0
 _CONNECT_TIMEOUT: Final = 10.0
+_NEXT_ADDRESS_AFTER: Final = 0.25
 _PRINTABLE: Final = re.compile(r"[!-~]*")
 
 
@@ -67,11 +71,11 @@ class HttpTransport:
         try:
             turn = nullcontext() if request.urgent else self._free
             async with asyncio.timeout(request.timeout), turn:
-                token = await self._config.credentials.token()
-                response = await self._exchange(request, token)
-                if response.status == 401 and await self._config.credentials.refresh(token):
-                    token = await self._config.credentials.token()
-                    response = await self._exchange(request, token)
+                login = await self._config.credentials.current()
+                response = await self._exchange(request, login)
+                if response.status == 401 and await self._config.credentials.refresh(login):
+                    login = await self._config.credentials.current()
+                    response = await self._exchange(request, login)
         except (TimeoutError, OSError) as error:
             raise self._unreachable(request, error) from error
         self._count(request, str(response.status), loop.time() - started)
@@ -84,15 +88,15 @@ class HttpTransport:
         try:
             try:
                 async with asyncio.timeout(request.timeout):
-                    token = await self._config.credentials.token()
-                    connection = await self._connect()
-                    connection.send(self._message(request, token))
+                    login = await self._config.credentials.current()
+                    connection = await self._connect(login)
+                    connection.send(self._message(request, login.token))
                     head = await connection.head()
-                    if head.status == 401 and await self._config.credentials.refresh(token):
+                    if head.status == 401 and await self._config.credentials.refresh(login):
                         self._drop(connection)
-                        token = await self._config.credentials.token()
-                        connection = await self._connect()
-                        connection.send(self._message(request, token))
+                        login = await self._config.credentials.current()
+                        connection = await self._connect(login)
+                        connection.send(self._message(request, login.token))
                         head = await connection.head()
             except (TimeoutError, OSError) as error:
                 raise self._unreachable(request, error) from error
@@ -110,16 +114,16 @@ class HttpTransport:
         self._open.clear()
         await asyncio.sleep(0)  # the loop closes their sockets in its next turn
 
-    async def _exchange(self, request: HttpRequest, token: str) -> HttpResponse:
-        connection = self._reuse()
+    async def _exchange(self, request: HttpRequest, login: Login) -> HttpResponse:
+        connection = self._reuse(login)
         if connection is not None:
             try:
-                return await self._ask(connection, request, token)
+                return await self._ask(connection, request, login.token)
             except BadAnswer:
                 # The server may have closed it while our message was on the way.
                 if request.method != "GET" and not request.idempotent:
                     raise
-        return await self._ask(await self._connect(), request, token)
+        return await self._ask(await self._connect(login), request, login.token)
 
     async def _ask(self, connection: Connection, request: HttpRequest, token: str) -> HttpResponse:
         try:
@@ -138,11 +142,13 @@ class HttpTransport:
             self._drop(connection)
         return HttpResponse(head.status, body, _retry_after(head))
 
-    def _reuse(self) -> Connection | None:
+    def _reuse(self, login: Login) -> Connection | None:
         oldest = asyncio.get_running_loop().time() - _KEPT_IDLE
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and connection.idle_since > oldest:
+            # Another login may have another certificate, which is shown once a connection.
+            same = connection.tls is login.tls
+            if same and connection.reusable and connection.idle_since > oldest:
                 return connection
             self._drop(connection)
         return None
@@ -151,25 +157,27 @@ class HttpTransport:
         self._open.discard(connection)
         connection.abort()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, login: Login) -> Connection:
         loop = asyncio.get_running_loop()
         host, port = self._address
-        tls = (self._config.credentials.tls or _default_tls()) if self._secure else None
+        tls = (login.tls or _default_tls()) if self._secure else None
         name = self._config.tls_server_name or host
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 if self._via is not None:
                     connection = await self._connect_via(self._via, tls, name)
                 else:
+                    sock = await _dial(host, port)
                     server_name = name if self._secure else None
                     _, connection = await loop.create_connection(
-                        Connection, host, port, ssl=tls, server_hostname=server_name
+                        Connection, sock=sock, ssl=tls, server_hostname=server_name
                     )
         except TimeoutError as error:
             reason = f"no connection to {self._host} in {_CONNECT_TIMEOUT:g} s"
             raise TimeoutError(reason) from error
         except OSError as error:
             raise ConnectionError(f"cannot connect to {self._host}: {error}") from error
+        connection.tls = login.tls
         self._open.add(connection)
         return connection
 
@@ -177,7 +185,8 @@ class HttpTransport:
         self, proxy: "_Proxy", tls: ssl.SSLContext | None, name: str
     ) -> Connection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, *proxy.address)
+        sock = await _dial(*proxy.address)
+        _, connection = await loop.create_connection(Connection, sock=sock)
         try:
             if tls is not None:
                 await proxy.tunnel(connection, *self._address)
@@ -262,6 +271,13 @@ class _Proxy:
         status = (await connection.head()).status
         if status >= 300:
             raise BadAnswer("the proxy {}:{} answered {}".format(*self.address, status))
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    """A socket to whichever of the host's addresses answers first; others may be dead."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER)
 
 
 @lru_cache(1)

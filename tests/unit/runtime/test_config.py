@@ -1,7 +1,9 @@
 """Where the server is and who we are: kubeconfigs, and what is left on disk."""
 
+import asyncio
 import base64
 import json
+import ssl
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -18,9 +20,9 @@ from kaos.runtime import ClusterConfig
 from kaos.runtime.config import Credentials, Login, _expiry
 
 
-def certificate() -> tuple[bytes, bytes]:
+def certificate(common_name: str = "test") -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
@@ -67,10 +69,11 @@ async def test_a_token_file_is_read_again_when_its_token_was_refused(tmp_path: P
     user: dict[str, object] = {"token": "overruled", "tokenFile": "token"}
     (tmp_path / "token").write_text("first\n")
     config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, {"server": "http://x"}))
-    assert await config.credentials.token() == "first"
-    assert not await config.credentials.refresh("first")
+    first = await config.credentials.current()
+    assert first.token == "first"
+    assert not await config.credentials.refresh(first)
     (tmp_path / "token").write_text("second\n")
-    assert await config.credentials.refresh("first")
+    assert await config.credentials.refresh(await config.credentials.current())
     assert await config.credentials.token() == "second"
 
 
@@ -80,7 +83,7 @@ async def test_a_token_file_that_is_being_written_is_no_token(tmp_path: Path) ->
     (tmp_path / "token").write_text("first")
     config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, {"server": "http://x"}))
     (tmp_path / "token").write_text("\0\0half a token\n")
-    assert not await config.credentials.refresh("first")
+    assert not await config.credentials.refresh(await config.credentials.current())
     assert await config.credentials.token() == "first"
     with pytest.raises(ValueError, match="a control character"):
         await ClusterConfig.load(tmp_path / "k")
@@ -114,6 +117,86 @@ async def test_private_keys_are_not_left_on_disk(
     config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, server))
     assert config.credentials.tls is not None
     assert list(scratch.iterdir()) == []
+
+
+async def test_a_key_that_does_not_fit_is_not_left_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each login that failed left one more copy of it."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    pair = certificate()[0], certificate()[1]
+    public, private = (base64.b64encode(pem).decode() for pem in pair)
+    user: dict[str, object] = {"client-certificate-data": public, "client-key-data": private}
+    path = kubeconfig(tmp_path / "k", user, {"server": "https://x"})
+    with pytest.raises(ValueError, match=r"no usable cluster .*key values mismatch"):
+        await ClusterConfig.load(path)
+    assert list(scratch.iterdir()) == []
+
+
+async def test_a_client_certificate_alone_trusts_what_the_system_trusts(tmp_path: Path) -> None:
+    """Behind a public authority no server was trusted by who had a certificate and no CA."""
+    public, private = (base64.b64encode(pem).decode() for pem in certificate())
+    user: dict[str, object] = {"client-certificate-data": public, "client-key-data": private}
+    config = await ClusterConfig.load(kubeconfig(tmp_path / "k", user, {"server": "https://x"}))
+    assert config.credentials.tls is not None
+    default = ssl.create_default_context().cert_store_stats()
+    assert config.credentials.tls.cert_store_stats() == default
+
+
+async def test_another_current_context_changes_nothing_for_who_runs_already(
+    tmp_path: Path,
+) -> None:
+    """At the next login, its token was sent to the server of the context before."""
+    path = tmp_path / "k"
+
+    def write(current: str, server: str, token: str) -> None:
+        context = {"cluster": "c", "user": "u"}
+        one = {"name": "prod", "context": {"cluster": "p", "user": "p"}}
+        body = {
+            "current-context": current,
+            "contexts": [{"name": "dev", "context": context}, one],
+            "clusters": [
+                {"name": "c", "cluster": {"server": server}},
+                {"name": "p", "cluster": {"server": "http://prod"}},
+            ],
+            "users": [
+                {"name": "u", "user": {"token": token}},
+                {"name": "p", "user": {"token": "of-prod"}},
+            ],
+        }
+        path.write_text(yaml.safe_dump(body))
+
+    write("dev", "http://dev", "first")
+    credentials = (await ClusterConfig.load(path)).credentials
+    write("prod", "http://dev", "second")
+    assert await credentials.refresh(await credentials.current())
+    assert await credentials.token() == "second"
+    write("dev", "http://elsewhere", "third")
+    assert not await credentials.refresh(await credentials.current())
+    assert await credentials.token() == "second"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("no-such-plugin", "no-such-plugin"),
+        ("false", "non-zero code 1"),
+        ("true", "Expecting value"),
+        ("./plugin", "Did not find credentials"),
+    ],
+)
+async def test_a_plugin_that_fails_is_told_in_one_line(
+    tmp_path: Path, command: str, told: str
+) -> None:
+    """It was an exception nobody expects, so a program ended with a traceback."""
+    (tmp_path / "plugin").write_text("#!/bin/sh\necho '{\"status\": {}}'\n")
+    (tmp_path / "plugin").chmod(0o755)
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command}
+    path = kubeconfig(tmp_path / "k", {"exec": plugin}, {"server": "http://x"})
+    with pytest.raises(ValueError, match=told):
+        await ClusterConfig.load(path)
 
 
 async def test_files_that_a_kubeconfig_names_are_not_removed(
@@ -166,7 +249,7 @@ async def test_in_a_pod_the_service_account_speaks(
     assert config.namespace == "kaos-system"
     assert await config.credentials.token() == "pod-token"
     (account / "token").write_text("rotated")
-    assert await config.credentials.refresh("pod-token")
+    assert await config.credentials.refresh(await config.credentials.current())
     assert await config.credentials.token() == "rotated"
 
 
@@ -242,6 +325,40 @@ async def test_after_a_night_asleep_the_first_request_has_a_new_token(clock: Clo
     assert await credentials.token() == "new"
 
 
+async def test_a_service_account_s_token_is_read_again_long_before_it_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """API servers may make it last a year, and complain of who uses it for more than an hour."""
+    (tmp_path / "token").write_text("first")
+    (tmp_path / "ca.crt").write_bytes(certificate()[0])
+    monkeypatch.setattr("kaos.runtime.config._SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    credentials = (await ClusterConfig.load()).credentials
+    (tmp_path / "token").write_text("second")
+    assert await credentials.token() == "first"
+    clock.now += 601
+    assert await credentials.token() == "second"
+
+
+async def test_a_login_that_hangs_holds_one_request_up_and_no_other(clock: Clock) -> None:
+    """The token there was is good for a while yet; all requests waited for a plugin."""
+    begun, finish = asyncio.Event(), asyncio.Event()
+
+    async def renew() -> Login:
+        begun.set()
+        await finish.wait()
+        return Login("new")
+
+    credentials = Credentials(Login("old", expires=clock.now - 1), renew)
+    first = asyncio.create_task(credentials.token())
+    await begun.wait()
+    assert await asyncio.wait_for(credentials.token(), 1) == "old"
+    finish.set()
+    assert await first == "new"
+
+
 async def test_a_login_that_fails_ends_nothing_and_is_tried_again(clock: Clock) -> None:
     """It woke up before its network did: a plugin's failure used to end the manager."""
     tries: list[float] = []
@@ -252,11 +369,12 @@ async def test_a_login_that_fails_ends_nothing_and_is_tried_again(clock: Clock) 
             raise OSError("no route to the identity provider")
         return Login("new")
 
-    credentials = Credentials(Login("old", expires=clock.now - 1), renew)
+    old = Login("old", expires=clock.now - 1)
+    credentials = Credentials(old, renew)
     assert await credentials.token() == "old"
-    assert await credentials.refresh("old") is False
+    assert await credentials.refresh(old) is False
     assert len(tries) == 1
     clock.now += 11
     assert await credentials.token() == "new"
-    assert await credentials.refresh("old") is True
+    assert await credentials.refresh(old) is True
     assert len(tries) == 2

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,36 @@ async def test_a_connection_that_the_server_closes_as_we_use_it(
             with pytest.raises(Unreachable, match="closed the connection"):
                 await t.request(request_)
     assert len(heads) == sent
+
+
+async def test_an_address_that_does_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of two API servers was down without a word: only the first address was ever tried."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(YES)
+        await writer.drain()
+
+    async with listening(answer) as address:
+        port = int(address.rpartition(":")[2])
+        kind = socket.AF_INET, socket.SOCK_STREAM, 6, ""
+        both = [(*kind, (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+        async def resolve(*_: object, **__: object) -> object:
+            return both
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        with socket.create_server(("127.0.0.2", port), backlog=0), ExitStack() as stack:
+            for _ in range(3):  # a full backlog: who comes next gets no answer at all
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.2", port))
+            config = ClusterConfig.direct(f"http://api.test:{port}")
+            async with connected(config) as transport:
+                asked = HttpRequest("GET", "/", timeout=3.0)
+                assert (await transport.request(asked)).body == b"yes"
 
 
 async def test_an_exchange_that_is_cancelled_takes_its_connection_along() -> None:

@@ -5,6 +5,7 @@ import base64
 import json
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,43 @@ async def test_the_client_certificate_of_the_kubeconfig_is_shown(
         )
         assert await ask(config) == 200
     assert shown == [((("commonName", "test"),),)]
+
+
+async def test_a_renewed_client_certificate_is_shown_instead_of_the_refused_one(
+    secure: Secure, tmp_path: Path
+) -> None:
+    """The connection that showed the old one was used again, and refused for as long as it was."""
+    trusted, cert, key = (tmp_path / name for name in ("both.crt", "client.crt", "client.key"))
+    pairs = certificate_of_a_user("old"), certificate_of_a_user("new")
+    trusted.write_bytes(b"".join(public for public, _ in pairs))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(trusted))
+    tls.load_cert_chain(secure.ca, tmp_path / "key")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    expired = False
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        name = writer.get_extra_info("peercert")["subject"][0][0][1]
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                status = b"401 No" if expired and name == "old" else b"200 OK"
+                writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        there = {"server": f"https://127.0.0.1:{port}"}
+        for path, pem in zip((cert, key), pairs[0], strict=True):
+            path.write_bytes(pem)
+        config = await secure.load(
+            {**there, "certificate-authority-data": secure.data()},
+            {"client-certificate": str(cert), "client-key": str(key)},
+        )
+        async with Client.connect(config) as client:
+            asked = HttpRequest("GET", "/")
+            assert (await client.transport.request(asked)).status == 200
+            expired = True
+            assert (await client.transport.request(asked)).status == 401
+            for path, pem in zip((cert, key), pairs[1], strict=True):
+                path.write_bytes(pem)
+            assert (await client.transport.request(asked)).status == 200

@@ -49,9 +49,9 @@ class Upstream:
     async def ask(self, request: web.BaseRequest, body: bytes) -> aiohttp.ClientResponse:
         """Pass a request on; the answer's body is still to come."""
         credentials = self._config.credentials
-        token = await credentials.token()
-        response = await self._send(request, body, token)
-        if response.status == 401 and await credentials.refresh(token):
+        login = await credentials.current()
+        response = await self._send(request, body, login.token)
+        if response.status == 401 and await credentials.refresh(login):
             response.close()
             response = await self._send(request, body, await credentials.token())
         return response
