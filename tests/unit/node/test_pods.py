@@ -104,6 +104,21 @@ async def test_a_crash_is_told_restarted_and_backed_off(small: Cluster) -> None:
     assert "no model" in await logs(small, "web", previous=True)
 
 
+async def test_the_previous_log_in_a_crash_loop_is_that_of_the_latest_crash(small: Cluster) -> None:
+    code = "import os; print(os.getpid(), flush=True); os._exit(3)"
+    await small.client.create(pod("app", container(code)))
+    found = await small.until(POD, "app", lambda p: waiting(p).get("reason") == "CrashLoopBackOff")
+    latest = main_status(found)["lastState"]["terminated"]["containerID"]
+    assert (await logs(small, "app", previous=True)).strip() == latest.removeprefix("process://")
+
+
+async def test_a_log_that_is_not_there_says_what_its_container_waits_for(small: Cluster) -> None:
+    await small.client.create(pod("app", {**container(SLEEP), "image": "nginx"}))
+    await small.until(POD, "app", lambda p: waiting(p).get("reason") == "ImageNotRunnable")
+    with pytest.raises(LookupError, match=r"main.* is waiting to start: ImageNotRunnable: .*nginx"):
+        await logs(small, "app")
+
+
 async def test_kill_9_of_a_container_is_seen_and_repaired(small: Cluster) -> None:
     await small.client.create(pod("web", server_container()))
     first = await small.until(POD, "web", ready)

@@ -256,6 +256,9 @@ class Node:
         """
         found = self._pod(namespace, pod).to_dict()
         name = _container(found, container)
+        waiting = _waiting(found, name)
+        # Between a crash and the next start, the attempt before the next is the latest one.
+        previous = previous and waiting is None
         try:
             async for piece in self._logs.of(found, name).read(
                 follow=follow,
@@ -266,7 +269,8 @@ class Node:
             ):
                 yield piece
         except LookupError as error:
-            raise LookupError(f'container "{name}" in pod "{pod}": {error}') from error
+            text = f"is waiting to start: {waiting}" if waiting else str(error)
+            raise LookupError(f'container "{name}" in pod "{pod}": {text}') from error
 
     def _pod(self, namespace: str, name: str) -> Object:
         found = self._manager.cache.get(POD, name, namespace)
@@ -311,6 +315,16 @@ def _container(pod: Mapping[str, Any], name: str) -> str:
     if name not in names:
         raise LookupError(f'container "{name}" is not one of {shown}')
     return name
+
+
+def _waiting(pod: Mapping[str, Any], name: str) -> str | None:
+    """What a container waits for; None when it has started, or its pod has not been taken up."""
+    status = pod.get("status") or {}
+    for group in ("containerStatuses", "initContainerStatuses"):
+        for known in status.get(group) or []:
+            if known["name"] == name and (found := known["state"].get("waiting")) is not None:
+                return ": ".join(filter(None, (found.get("reason"), found.get("message"))))
+    return None
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
