@@ -34,7 +34,11 @@ class Memory(Model):
         pattern=r"^(rediss?|postgres(ql)?)://",
         description="The server of type redis or postgres; one with a password belongs in urlFrom.",
     )
-    url_from: KeySource | None = Field(default=None, description="Where url is read from.")
+    url_from: KeySource | None = Field(
+        default=None,
+        description="Where url is read from. Its port is taken to be the usual one (6379, 5432); "
+        "another takes a rule in network.egress.",
+    )
     storage: Quantity | None = Field(
         default=None, description="Size of the claim that keeps the sessions of type sqlite."
     )

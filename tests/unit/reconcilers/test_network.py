@@ -143,6 +143,15 @@ def test_tools_reach_the_public_and_neither_the_cluster_nor_cloud_metadata() -> 
     assert {"fc00::/7", "64:ff9b::/96"} <= both["::/0"], "NAT64 leads to 10.0.0.0/8 as well"
 
 
+@pytest.mark.parametrize(("type_", "port"), [("redis", 6379), ("postgres", 5432)])
+def test_sessions_whose_address_is_in_a_secret_are_reached(type_: str, port: int) -> None:
+    """The policy closed the way to the store that the spec names, and every session was a 503."""
+    source = {"secretKeyRef": {"name": "sessions", "key": "url"}}
+    memory = {"type": type_, "urlFrom": source}
+    rules = policy(of_agent(config={"memory": memory}))["egress"]
+    assert {"ports": [{"protocol": "TCP", "port": port}]} in rules
+
+
 def test_a_pod_with_a_token_may_reach_the_api_server() -> None:
     rules = policy(of_agent(serviceAccountName="reader"))["egress"]
     assert rules[-1] == {"ports": [{"protocol": "TCP", "port": p} for p in (443, 6443)]}

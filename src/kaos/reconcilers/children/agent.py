@@ -11,7 +11,14 @@ from kaos.api import Agent
 from kaos.reconcilers.children.agent_env import SERVICE_PORT, SESSIONS, environment
 from kaos.reconcilers.children.auth import auth_parts
 from kaos.reconcilers.children.names import HTTP_PORT, service_name
-from kaos.reconcilers.children.network import network_policy, to_declared, to_url, uses_labels
+from kaos.reconcilers.children.network import (
+    PORTS,
+    network_policy,
+    to_any,
+    to_declared,
+    to_url,
+    uses_labels,
+)
 from kaos.reconcilers.children.route import http_route
 from kaos.reconcilers.children.telemetry import telemetry_egress
 from kaos.reconcilers.children.workload import (
@@ -77,6 +84,8 @@ def agent_children(
     database = memory.url if memory.enabled else None
     for url in (*remotes.values(), *filter(None, [database])):
         egress += to_url(url, settings.cluster_domain)
+    if memory.enabled and memory.url_from is not None:
+        egress.append(to_any(PORTS[memory.type]))  # whose host nobody here may read
     children = [
         *claims,
         *auth.children,

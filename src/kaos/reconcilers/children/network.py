@@ -130,9 +130,14 @@ def to_declared(agent: Agent) -> list[Manifest]:
     return [{"to": peers}]
 
 
+def to_any(*ports: int) -> Manifest:
+    """Egress to these TCP ports of any address."""
+    return {"ports": [{"protocol": "TCP", "port": port} for port in ports]}
+
+
 def to_api_server() -> Manifest:
     """Egress to the cluster's API server, whose address no policy can know."""
-    return {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443)]}
+    return to_any(443, 6443)
 
 
 def dns() -> Manifest:
@@ -189,7 +194,7 @@ def to_url(url: str, cluster_domain: str) -> list[Manifest]:
     if host.endswith((".svc", f".svc.{cluster_domain}")):
         return [inside]
     # A policy cannot name a host: any address will do, on this port alone.
-    outside: Manifest = {"ports": ports}
+    outside = to_any(port)
     looks_like_service = len(labels) == 2  # service.namespace, or example.com
     return [inside, outside] if looks_like_service else [outside]
 
