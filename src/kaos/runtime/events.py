@@ -4,11 +4,14 @@ Guarantees: recording never blocks, never fails and never grows without bound. T
 the same object becomes a series with a count instead of a new event, and one object gets at most
 25 new events in a burst and one every 30 seconds after that.
 Does not: promise delivery. An event that cannot be written after a few tries is dropped and logged.
-Which failure taught it: the note of one event, a file's name that was no UTF-8, ended the manager.
+Which failures taught it: the note of one event, a file's name that was no UTF-8, ended the manager;
+API servers count bytes, not characters, so a note that was cut to its length was refused; and what
+is a name for one kind (``system:node``) is none for an event (kubernetes#127594).
 """
 
 import asyncio
 import os
+import re
 import secrets
 import socket
 from collections import OrderedDict, deque
@@ -30,6 +33,9 @@ _SERIES_WRITTEN_EVERY = 30.0
 _BURST = 25.0
 _REFILL = 1 / 30
 _NOTE = 1024
+_WORD = 128
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _log = structlog.get_logger("kaos.runtime")
 _Key = tuple[str, str, str, str, str]
 
@@ -56,7 +62,7 @@ class EventRecorder:
     def __init__(self, client: Client, *, controller: str, instance: str = "") -> None:
         self._client = client
         self._controller = controller
-        self._instance = instance or f"{controller}-{socket.gethostname()}"
+        self._instance = _cut(instance or f"{controller}-{socket.gethostname()}", _WORD)
         self._waiting: deque[tuple[_Key, dict[str, Any], str]] = deque(maxlen=_WAITING)
         self._series: OrderedDict[_Key, _Series] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -80,16 +86,15 @@ class EventRecorder:
             note: One sentence, cut at 1 KiB.
             action: What was being done; default: the reason.
         """
-        # Names of files, for one, may hold what is no Unicode.
-        note = note.encode("utf-8", "replace").decode()
+        note = _cut(note, _NOTE)
         key = (regarding.uid or str(regarding.key), type, reason, note, action)
         body = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.kind,
             "type": type,
-            "reason": reason,
-            "note": note if len(note) <= _NOTE else note[: _NOTE - 1] + "…",
-            "action": action or reason,
+            "reason": _cut(reason, _WORD),
+            "note": note,
+            "action": _cut(action or reason, _WORD),
             "reportingController": self._controller,
             "reportingInstance": self._instance,
             "regarding": {
@@ -138,8 +143,8 @@ class EventRecorder:
                 pass  # the server forgets events after an hour: begin anew
         if not self._may_speak(key[0], now):
             return
-        prefix = (body["regarding"]["name"] or "event")[:200]
-        name = f"{prefix}.{secrets.token_hex(8)}"
+        prefix = body["regarding"]["name"][:200]
+        name = f"{prefix if _NAME.fullmatch(prefix) else 'event'}.{secrets.token_hex(8)}"
         metadata = {"name": name, "namespace": namespace}
         await self._client.create({**body, "metadata": metadata, "eventTime": _micro_time()})
         self._series[key] = _Series(name, namespace, 1, now, now)
@@ -162,6 +167,14 @@ class EventRecorder:
             return False
         bucket.tokens -= 1
         return True
+
+
+def _cut(text: str, limit: int) -> str:
+    """The text in at most so many bytes; names of files, for one, may hold what is no Unicode."""
+    coded = text.encode("utf-8", "replace")
+    if len(coded) <= limit:
+        return coded.decode()
+    return coded[: limit - len("…".encode())].decode("utf-8", "ignore") + "…"
 
 
 def _micro_time() -> str:

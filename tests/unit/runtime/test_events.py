@@ -130,7 +130,28 @@ async def test_memory_is_bounded(recorder: EventRecorder) -> None:
     assert len(recorder._waiting) == 1000
 
 
-async def test_long_notes_are_cut(server: FakeServer, recorder: EventRecorder) -> None:
-    recorder.event(obj(), type="Normal", reason="R", note="x" * 5000)
+@pytest.mark.parametrize("text", ["x", "ü"])
+async def test_what_is_too_long_is_cut_as_the_api_server_counts(
+    server: FakeServer, text: str
+) -> None:
+    """It counts bytes, and refused a note of 1024 characters whose last was an ellipsis."""
+    recorder = EventRecorder(Client(server), controller="kaos", instance=text * 200)
+    recorder.event(obj(), type="Normal", reason=text * 200, note=text * 5000)
     await recorder.flush()
-    assert len(written(server)[0]["note"]) == 1024
+    (event,) = written(server)
+    assert 1020 < len(event["note"].encode()) <= 1024
+    for field in ("reason", "action", "reportingInstance"):
+        assert 125 < len(event[field].encode()) <= 128
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("a.b-1", "a.b-1."), ("system:node", "event."), ("A", "event."), ("x" * 199 + "-y", "event.")],
+)
+async def test_the_name_of_an_object_may_be_none_for_an_event(
+    server: FakeServer, recorder: EventRecorder, name: str, prefix: str
+) -> None:
+    """https://github.com/kubernetes/kubernetes/issues/127594: the event was refused."""
+    recorder.event(obj(name), type="Normal", reason="R", note="n")
+    await recorder.flush()
+    assert written(server)[0]["metadata"]["name"].startswith(prefix)
