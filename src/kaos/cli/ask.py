@@ -9,6 +9,8 @@ everybody on the machine.
 
 import json
 import os
+import re
+import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -19,6 +21,7 @@ from kaos.cli.resources import key_of, unreachable
 
 _SILENCE = 300.0  # a small model on a busy laptop thinks for minutes; a dead one says so itself
 _MAX_ERROR = 4096
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # not \t and \n
 TOKEN_VARIABLE = "KAOS_TOKEN"  # noqa: S105 - the variable's name
 
 Message = dict[str, str]
@@ -37,6 +40,12 @@ def require_reachable(body: Mapping[str, Any] | None) -> None:
     """
     if body is not None and (why := unreachable(body)):
         raise CliError(f"{key_of(body)} is {why}")
+
+
+def say(piece: str) -> None:
+    """Print a piece of an answer: to a terminal without what would take it over, else as it is."""
+    sys.stdout.write(_CONTROL.sub("", piece) if sys.stdout.isatty() else piece)
+    sys.stdout.flush()
 
 
 async def ask(base: str, model: str, messages: list[Message]) -> AsyncIterator[str]:

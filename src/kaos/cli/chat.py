@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kaos.api import Agent
-from kaos.cli.ask import Message, agent_url, ask, require_reachable
+from kaos.cli.ask import Message, agent_url, ask, require_reachable, say
 from kaos.cli.check import nearest
 from kaos.cli.client_errors import explain
 from kaos.cli.connect import config_of, require_running
@@ -69,6 +69,8 @@ def converse(base: str, name: str) -> None:
         try:
             answer = asyncio.run(_answer(base, name, messages))
         except CliError as error:
+            if not sys.stdin.isatty():
+                raise  # a script learns of it by the exit code
             typer.echo(f"kaos: {error}", err=True)
             messages.pop()  # it can be asked again
         except KeyboardInterrupt:
@@ -87,10 +89,8 @@ async def _answer(base: str, name: str, messages: list[Message]) -> str:
     pieces = []
     async for piece in ask(base, name, messages):
         pieces.append(piece)
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+        say(piece)
+    say("\n")
     return "".join(pieces)
 
 

@@ -8,7 +8,6 @@ its pods. A cluster that was running before is never stopped from here.
 import asyncio
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.text import Text
 
 from kaos.cli import connect
 from kaos.cli.apply import apply_all
-from kaos.cli.ask import agent_url, ask, require_reachable
+from kaos.cli.ask import agent_url, ask, require_reachable, say
 from kaos.cli.check import OURS
 from kaos.cli.cluster_process import ClusterProcess, Outrun
 from kaos.cli.errors import FAILED, CliError
@@ -215,10 +214,8 @@ async def _answer(info: ClusterInfo, agent: Key, question: str) -> None:
     """Print the agent's answer, and nothing else, on standard output."""
     base = agent_url(info.gateway_url, agent.namespace, agent.name)
     async for piece in ask(base, agent.name, [{"role": "user", "content": question}]):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+        say(piece)
+    say("\n")
 
 
 def _first_agent(keys: Sequence[Key]) -> Key:

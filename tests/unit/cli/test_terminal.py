@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from kaos.cli import chat
+from kaos.cli.ask import say
+from kaos.cli.errors import CliError
 from kaos.cli.main import report, write_anything
 from kaos.cli.render import Progress
 from kaos.cli.resources import Key, Row
@@ -42,6 +44,34 @@ def test_a_question_typed_in_a_locale_without_utf8_arrives_whole() -> None:
     assert chat.utf8(os.fsdecode("naïve".encode())) == "naïve"
     assert chat.utf8("caf\udcc3\udca9") == "café"
     chat.utf8("\udcff").encode()  # what is no UTF-8 at all can still be sent
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("out", "shown"),
+    [
+        (_Terminal(), "na\u00efve\tx\n]0;me[2Jy"),
+        (io.StringIO(), "na\u00efve\tx\n\x1b]0;me\x07\x1b[2Jy"),
+    ],
+)
+def test_an_answer_does_not_take_over_the_terminal_and_reaches_a_pipe_as_it_is(
+    out: io.StringIO, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", out)
+    say("na\u00efve\tx\n\x1b]0;me\x07\x1b[2Jy")
+    assert out.getvalue() == shown
+
+
+def test_a_question_from_a_pipe_that_has_no_answer_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    with pytest.raises(CliError, match="cannot talk to a at"):
+        chat.converse("http://127.0.0.1:9/default/agent/a", "a")
 
 
 def test_a_reader_who_leaves_is_not_told_of(capfd: pytest.CaptureFixture[str]) -> None:
