@@ -110,6 +110,15 @@ def test_what_is_allowed(spec: dict[str, Any]) -> None:
     assert made["spec"]["mode"] == "a", "a null where none may be is as good as absent"
 
 
+def test_a_null_without_a_default_is_dropped_and_not_refused() -> None:
+    """As by a real server: `tags:` with nothing behind it, as templates write it, was a 422."""
+    made = make(with_widgets(), size=1, tags=None, items=[{"k": "1", "v": None}], opt=None)
+    assert "tags" not in made["spec"]
+    assert made["spec"]["items"] == [{"k": "1"}]
+    assert made["spec"]["opt"] is None, "where it may be, it stays"
+    assert causes(with_widgets(), size=None) == {"spec.size": "Required value"}
+
+
 def test_strategic_merge_is_not_for_custom_resources() -> None:
     world = with_widgets()
     make(world, size=1)

@@ -65,7 +65,7 @@ class StructuralSchema:
         return unknown
 
     def default(self, obj: dict[str, Any]) -> None:
-        """Fill in defaults."""
+        """Fill in defaults, and drop nulls where none may be."""
         _default(obj, self._schema)
 
     def validate(self, obj: dict[str, Any], old: dict[str, Any] | None = None) -> list[Cause]:
@@ -160,9 +160,10 @@ def _default(value: Any, schema: Schema) -> None:
         return
     known = schema.get("properties") or {}
     for name, field in known.items():
-        absent = name not in value
-        # A null where none may be is as good as absent, if there is a default for it.
-        if "default" in field and (absent or (value[name] is None and not field.get("nullable"))):
+        # A null where none may be is as good as absent.
+        if value.get(name, ...) is None and not field.get("nullable"):
+            del value[name]
+        if "default" in field and name not in value:
             value[name] = _copy(field["default"])
         if name in value:
             _default(value[name], field)
