@@ -25,6 +25,7 @@ from kaos.api.workload import Workload, WorkloadSpec, WorkloadStatus
 IMAGE_RULE = (
     "!has(self.type) || self.type != 'custom' || (has(self.container) && has(self.container.image))"
 )
+HEADERS_RULE = "!has(self.headers) || size(self.headers) == 0 || has(self.url)"
 
 
 class ServerType(StrEnum):
@@ -242,7 +243,7 @@ class MCPServer(Workload):
         ("has(self.type) != has(self.runtime)", "set type (or runtime, the earlier spelling)"),
         (IMAGE_RULE, "type custom needs container.image"),
         ("!has(self.type) || (self.type == 'remote') == has(self.url)", "url is for type remote"),
-        ("!has(self.headers) || has(self.url)", "headers are for type remote"),
+        (HEADERS_RULE, "headers are for type remote"),
     )
 
     kind: Literal["MCPServer"] = "MCPServer"

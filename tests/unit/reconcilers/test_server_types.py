@@ -164,6 +164,12 @@ def test_a_child_that_is_not_as_its_type_wants_it_is_a_refusal() -> None:
     assert not is_refusal(ApiError(500, "InternalError", just_defined))
 
 
+async def test_an_empty_list_of_headers_is_none(cluster: Cluster) -> None:
+    """What a template writes when there are none was refused: headers are for type remote."""
+    await cluster.apply("MCPServer", "echo", {**ECHO, "headers": []})
+    await cluster.eventually(DEPLOYMENT, "mcpserver-echo", lambda _: True)
+
+
 async def test_agents_ask_the_pod_of_a_remote_server_with_headers(cluster: Cluster) -> None:
     await cluster.ready_model()
     await cluster.apply("MCPServer", "tools", {**REMOTE, "headers": [TOKEN]})
