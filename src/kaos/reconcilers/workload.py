@@ -51,12 +51,10 @@ from kaos.runtime import (
     Invalid,
     Manager,
     NameConflict,
-    NotLeader,
     Object,
     Request,
     Result,
     RuntimeFailure,
-    Unreachable,
     controller_of,
     find_condition,
 )
@@ -171,7 +169,7 @@ class WorkloadReconciler(Generic[R]):
             return None  # its children go with it, by their owner references
         try:
             return await self._reconcile(obj)
-        except (ApiError, Unreachable, NotLeader):
+        except RuntimeFailure:
             raise  # told where it can be, and the next try may do
         except Exception as error:
             words = f"the controller failed: {type(error).__name__}: {error}".split()

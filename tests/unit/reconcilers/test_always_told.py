@@ -9,7 +9,8 @@ from kaos.api import InvalidSpecError
 from kaos.reconcilers.children.modelapi import modelapi_children
 from kaos.reconcilers.mcpserver import MCPServerReconciler
 from kaos.reconcilers.settings import Settings
-from kaos.runtime import DEPLOYMENT, Object
+from kaos.runtime import DEPLOYMENT, ApplySet, Object, RuntimeFailure
+from kaos.testing.waiting import eventually
 from tests.unit.reconcilers.harness import ECHO, Cluster, lacks, ready, says
 from tests.unit.reconcilers.resources import env_of, proxy
 
@@ -71,6 +72,25 @@ async def test_a_fault_of_the_controllers_own_is_told_and_tried_again(
     assert (told.status["ready"], told.status["phase"]) == (False, "Failed")
     assert told.status["endpoint"] == before.status["endpoint"]
     assert told.status["observedGeneration"] == told.metadata.generation
+    await cluster.eventually(api.MCPServer, "echo", says("Accepted", "SpecValid"))
+
+
+async def test_what_a_predecessor_left_and_is_going_is_no_fault_of_the_controllers(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again a moment later; the status said "the controller failed" until then."""
+    tried: list[object] = []
+
+    async def still_going(*_: object) -> None:
+        tried.append(_)
+        raise RuntimeFailure("Deployment default/mcpserver-echo is still being deleted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ApplySet, "apply", still_going)
+        await cluster.apply("MCPServer", "echo", ECHO)
+        await eventually(lambda: len(tried) > 1)
+        told = await cluster.read(api.MCPServer, "echo")
+    assert not says("Accepted", "ReconcileFailed")(told)
     await cluster.eventually(api.MCPServer, "echo", says("Accepted", "SpecValid"))
 
 
