@@ -131,6 +131,31 @@ async def test_the_proxy_serves_nobody_without_its_token() -> None:
                 await client.list(CONFIG_MAP)
 
 
+async def test_nothing_is_asked_for_that_the_client_did_not() -> None:
+    """A client that takes no compression got some: aiohttp asks for it unless told not to."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with FaultProxy(ClusterConfig.direct(url)) as proxy:
+            host, port = proxy.config.server.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            token = await proxy.config.credentials.token()
+            head = f"POST /api HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+            writer.write(f"{head}Content-Length: 2\r\nX-Own: 1\r\n\r\n{{}}".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            await writer.wait_closed()
+    names = {line.partition(b":")[0].lower() for line in asked[0].split(b"\r\n")[1:-2]}
+    assert names == {b"host", b"content-length", b"x-own"}
+
+
 async def test_an_upstream_over_tls(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert", tmp_path / "key"
     certificate.create(cert, key)

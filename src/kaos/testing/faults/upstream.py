@@ -25,6 +25,8 @@ _HOP_BY_HOP = {
     "host",
     "authorization",
 }
+# aiohttp adds these: a client that asked for no compression got some.
+_NOT_ASKED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _ONE_ANSWER = 60.0
 
 
@@ -70,6 +72,7 @@ class Upstream:
                 url,
                 data=body or None,
                 headers=headers,
+                skip_auto_headers=_NOT_ASKED,
                 ssl=config.credentials.tls or True,
                 server_hostname=config.tls_server_name or None,
                 proxy=config.proxy or None,
