@@ -32,6 +32,7 @@ from kaos.runtime.webhooks.certificates import (
     next_state,
     state_of,
 )
+from kaos.runtime.webhooks.server import application
 from tests.unit.runtime.fake import FakeServer, status
 from tests.unit.runtime.support import THING, manager, running, things
 from tests.unit.runtime.test_webhook_reviews import question
@@ -247,6 +248,33 @@ async def test_a_connection_is_kept_longer_than_an_api_server_uses_it(
     async with serving(hooks(), served()):
         pass
     assert settings[0].keep_alive_timeout > 90
+
+
+@pytest.mark.looptime
+async def test_a_handler_that_never_answers_ends_with_who_asked() -> None:
+    """It and its request stayed for as long as the process, one more for each call."""
+    made, metrics = Webhooks("pots", ENDPOINT), Metrics()
+
+    @made.validate(THING)
+    async def check(_: Admission) -> None:
+        await asyncio.Event().wait()
+
+    messages = [{"type": "http.request", "body": question({}), "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = "/validate/example.com/v1/things"
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    async with asyncio.timeout(60):
+        await application(made._hooks, metrics)(scope, receive, send)
+    assert sent[0]["status"] == 504
+    in_flight = "controller_runtime_webhook_requests_in_flight"
+    assert metrics.registry.get_sample_value(in_flight, {"webhook": path}) == 0
 
 
 async def test_replicas_agree_on_one_certificate() -> None:

@@ -14,6 +14,7 @@ thousandth call on a connection, and those beside it, got no answer: hypercorn s
 connection after a thousand requests and forgets the ones it has.
 """
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ from kaos.runtime.writes import retry_on_conflict
 _CHECK_EVERY = 60.0
 _TRY_AGAIN = 5.0
 _KEPT_IDLE = 120.0  # an API server uses a connection again for up to 90 s
+_LONGEST = 30.0  # no API server waits longer
 _LARGEST = 8 << 20  # two objects of the largest size etcd takes, and the envelope
 _log = structlog.get_logger("kaos.runtime")
 
@@ -218,7 +220,12 @@ def application(hooks: Hooks, metrics: Metrics) -> Starlette:
                 if len(body) > _LARGEST:
                     return PlainTextResponse("too large", 413)
             try:
-                told = await answer(bytes(body), handler, defaults=hook.defaults, failed=panics.inc)
+                async with asyncio.timeout(_LONGEST):
+                    told = await answer(
+                        bytes(body), handler, defaults=hook.defaults, failed=panics.inc
+                    )
+            except TimeoutError:
+                return PlainTextResponse("the handler took too long", 504)
             except ValueError as error:
                 return PlainTextResponse(str(error), 400)
             return Response(told, media_type="application/json")
