@@ -192,6 +192,11 @@ def quoted(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def field_too_long(field: str, most: int) -> Cause:
+    """The value has more bytes than allowed."""
+    return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {most} bytes")
+
+
 def field_immutable(field: str, value: Any) -> Cause:
     """The value may not change once set."""
     return field_invalid(field, value, "field is immutable")

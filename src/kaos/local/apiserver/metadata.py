@@ -17,6 +17,7 @@ from kaos.local.apiserver.errors import (
     field_forbidden,
     field_invalid,
     field_required,
+    field_too_long,
 )
 from kaos.local.apiserver.registry import Kind
 
@@ -57,6 +58,7 @@ _is_dns1035 = re.compile(_DNS1035).fullmatch
 _is_label_value = re.compile(_LABEL_VALUE).fullmatch
 _is_qualified = re.compile(_QUALIFIED).fullmatch
 
+_ANNOTATIONS_SIZE = 256 * 1024
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SERVER_OWNED = (
     "uid",
@@ -144,6 +146,7 @@ def validate(kind: Kind, obj: dict[str, Any], old: dict[str, Any] | None = None)
     causes = [] if old is not None else _validate_name(kind, metadata.get("name") or "")
     causes += _validate_labels("metadata.labels", metadata.get("labels"))
     causes += _validate_keys("metadata.annotations", metadata.get("annotations") or {})
+    causes += _validate_size(metadata.get("annotations") or {})
     causes += _validate_owners(metadata.get("ownerReferences") or [])
     if old is not None and "deletionTimestamp" in old["metadata"]:
         known = set(old["metadata"].get("finalizers") or ())
@@ -205,6 +208,12 @@ def _validate_keys(field: str, keys: Iterable[str]) -> list[Cause]:
         elif not _is_qualified(name):
             causes.append(field_invalid(field, key, _QUALIFIED_TEXT))
     return causes
+
+
+def _validate_size(annotations: dict[str, str]) -> list[Cause]:
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    too_long = field_too_long("metadata.annotations", _ANNOTATIONS_SIZE)
+    return [too_long] if size > _ANNOTATIONS_SIZE else []
 
 
 def _validate_owners(owners: list[dict[str, Any]]) -> list[Cause]:

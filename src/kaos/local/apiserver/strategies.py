@@ -7,6 +7,7 @@ everything: a manifest that passes here may still be refused by a real cluster.
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from kaos.local.apiserver.errors import (
     field_immutable,
     field_invalid,
     field_required,
+    field_too_long,
     field_unsupported,
 )
 from kaos.local.apiserver.poddefaults import default_pod_spec, fill
@@ -50,6 +52,12 @@ _FIRST_STATUS: dict[str, Object] = {
         "expectedPods": 0,
     },
 }
+_DATA_SIZE = 1024 * 1024
+_is_key = re.compile(r"[-._a-zA-Z0-9]{1,253}").fullmatch
+_KEY_TEXT = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name', "
+    " or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
 _POD_FROZEN = (
     "pod updates may not change fields other than `spec.containers[*].image`,"
     "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions"
@@ -80,7 +88,7 @@ class Strategies:
         self._rules: dict[str, Rules] = {
             "pods": _validate_pod,
             "services": validate_service,
-            "configmaps": _validate_immutable_data,
+            "configmaps": _validate_config_map,
             "secrets": _validate_secret,
             DEFINITIONS: validate_definition,
             **dict.fromkeys(
@@ -329,16 +337,37 @@ def _validate_immutable_data(obj: Object, old: Old) -> list[Cause]:
     return causes
 
 
-def _validate_secret(obj: Object, old: Old) -> list[Cause]:
+def _validate_keys(obj: Object, field: str) -> list[Cause]:
+    return [
+        field_invalid(f"{field}[{key}]", key, _KEY_TEXT)
+        for key in obj.get(field) or {}
+        if not _is_key(key) or key == "." or key.startswith("..")
+    ]
+
+
+def _validate_config_map(obj: Object, old: Old) -> list[Cause]:
     causes = _validate_immutable_data(obj, old)
+    causes += _validate_keys(obj, "data") + _validate_keys(obj, "binaryData")
+    size = sum(len(text.encode()) for text in (obj.get("data") or {}).values())
+    size += sum(len(text) * 3 // 4 for text in (obj.get("binaryData") or {}).values())
+    if size > _DATA_SIZE:
+        causes.append(field_too_long("[]", _DATA_SIZE))
+    return causes
+
+
+def _validate_secret(obj: Object, old: Old) -> list[Cause]:
+    causes = _validate_immutable_data(obj, old) + _validate_keys(obj, "data")
+    size = 0
     if old is not None and obj["type"] != old["type"]:
         causes.append(field_immutable("type", obj["type"]))
     for name, value in (obj.get("data") or {}).items():
         try:
-            base64.b64decode(value or "", validate=True)
+            size += len(base64.b64decode(value or "", validate=True))
         except (binascii.Error, TypeError) as error:
             # The value is not repeated: it may be a secret all the same.
             raise bad_request(
                 f'Secret in version "v1" cannot be handled as a Secret: data[{name}] is not base64'
             ) from error
+    if size > _DATA_SIZE:
+        causes.append(field_too_long("data", _DATA_SIZE))
     return causes
