@@ -5,6 +5,7 @@ that sentence in the pod's status and the log is read through the API server. So
 needs no network path to the pod, and works from outside of the cluster as well.
 """
 
+import asyncio
 import json
 from typing import Any
 
@@ -14,10 +15,12 @@ from kaos.reconcilers.children.modelapi import PULLER, endpoint, modelapi_childr
 from kaos.reconcilers.children.names import selector
 from kaos.reconcilers.conditions import Finding, Reason, Type
 from kaos.reconcilers.workload import PODS_OF, Plan, WorkloadReconciler, workload_key
-from kaos.runtime import HTTP_ROUTE, POD, ApiError, Object, Result
+from kaos.runtime import HTTP_ROUTE, POD, Object, Result, RuntimeFailure
 
 PROGRESS_SECONDS = 1.0
 LOG_LINES = 20
+LOG_SECONDS = 3.0
+"""For one look at a log. The API server asks the node for it, which may be away."""
 
 
 class ModelAPIReconciler(WorkloadReconciler[ModelAPI]):
@@ -69,15 +72,12 @@ class ModelAPIReconciler(WorkloadReconciler[ModelAPI]):
     async def _progress(self, resource: ModelAPI) -> tuple[int, int] | None:
         """Bytes here and in all, by the puller's newest log line that speaks of them."""
         for pod in self._pulling(resource):
+            log = self.client.logs(pod.name, pod.namespace, container=PULLER, tail_lines=LOG_LINES)
             try:
-                lines = [
-                    line
-                    async for line in self.client.logs(
-                        pod.name, pod.namespace, container=PULLER, tail_lines=LOG_LINES
-                    )
-                ]
-            except ApiError:
-                return None  # the container has just gone; its state will tell
+                async with asyncio.timeout(LOG_SECONDS):
+                    lines = [line async for line in log]
+            except (RuntimeFailure, TimeoutError):
+                return None  # the container has just gone, or its node: their states will tell
             for line in reversed(lines):
                 if (progress := parse_progress(line)) is not None:
                     return progress
