@@ -11,7 +11,8 @@ A connection that was refused is asked again before it is given up: rebuilding i
 the calls that other requests have under way on it. For the same reason a server that is too busy
 with calls to say which tools it has keeps them: many do one thing at a time. In the current
 protocol, which keeps no session, that is all a restarted server needs; an older server forgot the
-session, says so, and then the connection is built anew at once.
+session, says so, and then the connection is built anew at once, and the call that was told so is
+made on the new one.
 """
 
 import asyncio
@@ -46,6 +47,10 @@ _SILENT = "it does not answer"
 _PATIENCE = 2.0  # for a call to a server that has been down for less than this
 
 
+class SessionForgotten(ToolFailed):
+    """The session is over (an older server was restarted, say); nothing was done in it."""
+
+
 class Session(Protocol):
     """What the pool needs of a connection (see `kaos.agent.mcp_session`)."""
 
@@ -54,11 +59,17 @@ class Session(Protocol):
 
         Raises:
             ConnectionError: The server cannot be reached now; the session may still be good.
+            SessionForgotten: It knows no such session.
             TimeoutError: It does not answer.
         """
 
     async def call(self, name: str, arguments: Json, timeout: float) -> Json:
-        """Call a tool."""
+        """Call a tool.
+
+        Raises:
+            SessionForgotten: It was not called, and can be on another connection.
+            ToolFailed: It could not be called, or failed.
+        """
 
     async def watch(self) -> None:
         """Wait for word of changed tools."""
@@ -163,6 +174,10 @@ class Server:
                     self.fail(reason(error))
                     wait = _FIRST_PAUSE
                     continue
+                except SessionForgotten:
+                    self._lose()
+                    await asyncio.sleep(_BETWEEN_LISTS)  # calls under way are told so as well
+                    raise
                 except TimeoutError:
                     if not self._calls:
                         raise
@@ -172,6 +187,7 @@ class Server:
                 refusals = 0
                 wait = max(_SHORTEST_RELIST, min(ttl, RELIST)) if ttl else RELIST
         finally:
+            self._lose()
             watching.cancel()
             await asyncio.wait([watching])
 
@@ -219,21 +235,35 @@ class Server:
         )
 
     async def _call(self, name: str, arguments: Json) -> Json:
+        for last in (False, True):
+            session = await self._connected()
+            self._calls += 1
+            try:
+                return await session.call(name, arguments, self._timeout)
+            except ToolFailed as error:
+                self._wake.set()  # see at once whether the server is still there
+                if last or not isinstance(error, SessionForgotten):
+                    raise
+                if self._session is session:
+                    self._lose()
+            finally:
+                self._calls -= 1
+        raise AssertionError
+
+    async def _connected(self) -> Session:
         if self._session is None and time.monotonic() - self._down_since < _PATIENCE:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
                     await self._up.wait()
-        session = self._session
-        if session is None:
+        if self._session is None:
             raise ToolFailed(f"the MCP server {self.name!r} is down: {self.status.error}")
-        self._calls += 1
-        try:
-            return await session.call(name, arguments, self._timeout)
-        except ToolFailed:
-            self._wake.set()  # see at once whether the server is still there
-            raise
-        finally:
-            self._calls -= 1
+        return self._session
+
+    def _lose(self) -> None:
+        """Let calls wait for another connection."""
+        self._session = None
+        self._up.clear()
+        self._down_since = time.monotonic()
 
 
 class ToolPool:

@@ -29,7 +29,8 @@ from kaos.agent.mcp_client import (
     SubscriptionLost,
     streamable_http_client,
 )
-from kaos.agent.mcp_transport import LOST, REFUSED, Transport
+from kaos.agent.mcp_pool import SessionForgotten
+from kaos.agent.mcp_transport import FORGOTTEN, LOST, REFUSED, Transport
 from kaos.agent.openai import Json
 from kaos.agent.tools import ToolFailed, result
 
@@ -45,9 +46,13 @@ class Session:
     Args:
         client: The SDK's client, entered and left by its owner's task.
         changed: Set when the server says that its tools changed.
+
+    Attributes:
+        closed: Set when the client is about to be left.
     """
 
     def __init__(self, client: Client, changed: asyncio.Event) -> None:
+        self.closed = False
         self._client = client
         self._changed = changed
 
@@ -56,6 +61,7 @@ class Session:
 
         Raises:
             ConnectionError: The server cannot be reached now; the session may still be good.
+            SessionForgotten: It knows no such session.
             TimeoutError: It does not answer.
         """
         tools: list[types.Tool] = []
@@ -67,6 +73,8 @@ class Session:
             except MCPError as error:
                 if error.data in (REFUSED, LOST):
                     raise ConnectionError(error.message) from error
+                if error.data == FORGOTTEN:
+                    raise SessionForgotten(error.message) from error
                 if error.code == types.REQUEST_TIMEOUT:
                     raise TimeoutError(error.message) from error
                 raise
@@ -81,18 +89,23 @@ class Session:
         """Call a tool.
 
         Raises:
+            SessionForgotten: The call was not made: there is no such session any more.
             ToolFailed: The server could not be asked, or refused to.
         """
         for pause in (*PATIENCE, None):
             try:
                 return await self._call(name, arguments, timeout)
             except MCPError as error:
+                if error.data == FORGOTTEN:
+                    raise SessionForgotten(error.message) from error
                 if error.data != REFUSED or pause is None:
                     raise ToolFailed(error.message) from error
                 await asyncio.sleep(pause)
         raise AssertionError
 
     async def _call(self, name: str, arguments: Json, timeout: float) -> Json:
+        if self.closed:  # while we waited to try again
+            raise SessionForgotten("the connection to the MCP server was closed")
         try:
             answer = await self._client.call_tool(name, arguments, read_timeout_seconds=timeout)
         except asyncio.CancelledError as error:
@@ -143,7 +156,11 @@ async def connect(url: str, changed: asyncio.Event, timeout: float) -> AsyncIter
         ) as client,
     ):
         client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
-        yield Session(client, changed)
+        session = Session(client, changed)
+        try:
+            yield session
+        finally:
+            session.closed = True
 
 
 async def _unchecked(name: str, result: types.CallToolResult) -> None:

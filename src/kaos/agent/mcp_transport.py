@@ -2,7 +2,8 @@
 
 Guarantees: a connection that fails is an answer of 503 in the SDK's own words, marked as refused
 or lost, so that the call fails which found out. As an exception SDK 2.3 would let it tear down the
-whole client and cancel the caller (python-sdk issue 3560).
+whole client and cancel the caller (python-sdk issue 3560). That a server has forgotten the session
+is marked as well: what it refused for that has not been done.
 
 Why not httpx2's own transport: it reads and writes HTTP in Python. Beside it, in the same minute,
 this one took 2.6 instead of 3.0 ms of processor time for a conversation with one tool call, and
@@ -22,6 +23,8 @@ from kaos.agent.model import read_to_end, upload
 
 REFUSED = "kaos: connection refused"
 LOST = "kaos: connection lost"
+FORGOTTEN = "kaos: session forgotten"
+_SESSION = "mcp-session-id"
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -51,6 +54,9 @@ class Transport(httpx2.AsyncBaseTransport):
             )
         except (aiohttp.ClientError, OSError) as error:
             return _unreachable(error)
+        if response.status == 404 and request.method == "POST" and _SESSION in request.headers:
+            response.close()
+            return _error(404, "the MCP server has forgotten the session", FORGOTTEN)
         return httpx2.Response(
             response.status, headers=list(response.raw_headers), stream=_Body(response)
         )
@@ -76,13 +82,10 @@ class _Body(httpx2.AsyncByteStream):
 
 def _unreachable(error: Exception) -> httpx2.Response:
     refused = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    body = {
-        "jsonrpc": "2.0",
-        "id": None,
-        "error": {
-            "code": types.INTERNAL_ERROR,
-            "message": f"the MCP server cannot be reached: {reason(error)}",
-            "data": REFUSED if refused else LOST,
-        },
-    }
-    return httpx2.Response(503, json=body)
+    message = f"the MCP server cannot be reached: {reason(error)}"
+    return _error(503, message, REFUSED if refused else LOST)
+
+
+def _error(status: int, message: str, mark: str) -> httpx2.Response:
+    error = {"code": types.INTERNAL_ERROR, "message": message, "data": mark}
+    return httpx2.Response(status, json={"jsonrpc": "2.0", "id": None, "error": error})

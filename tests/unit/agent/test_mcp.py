@@ -162,8 +162,13 @@ def _legacy_client(*arguments: Any, **options: Any) -> Any:
     return Client(*arguments, mode="legacy", **options)
 
 
-async def test_a_restart_costs_no_call_that_was_not_under_way() -> None:
-    """A connection that was refused is tried again: nobody can have seen the request."""
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_restart_costs_no_call_that_was_not_under_way(
+    legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused is tried again: a connection, or by an older server a session it forgot."""
+    if legacy:
+        monkeypatch.setattr(mcp_session, "Client", _legacy_client)
     stop = asyncio.Event()
     app = echo_server().streamable_http_app()
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -178,6 +183,7 @@ async def test_a_restart_costs_no_call_that_was_not_under_way() -> None:
         again = echo_server().streamable_http_app()
         async with serving.running(again, listen=urlsplit(url.result()).netloc):
             assert await calls == ["echo: x"] * 10
+            assert await call(pool, "echo", '{"text": "y"}') == "echo: y"
 
 
 @pytest.mark.parametrize("json_response", [False, True])
