@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kaos.local.node import Node, PortTaken, pods
-from kaos.local.node.orphans import identity
+from kaos.local.node.orphans import ProcessRecords, identity
 from kaos.local.node.volumes import Volumes
 from kaos.runtime import CONFIG_MAP, EVENT, ClusterConfig, Object
 from tests.unit.node.harness import (
@@ -117,6 +117,31 @@ async def test_a_log_that_is_not_there_says_what_its_container_waits_for(small: 
     await small.until(POD, "app", lambda p: waiting(p).get("reason") == "ImageNotRunnable")
     with pytest.raises(LookupError, match=r"main.* is waiting to start: ImageNotRunnable: .*nginx"):
         await logs(small, "app")
+
+
+async def test_a_container_that_the_node_fails_at_leaves_no_second_process_of_its_neighbour(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pods, "_RETRY_SECONDS", 0.1)
+    add = ProcessRecords.add
+    failed: list[int] = []
+
+    def full(records: ProcessRecords, pid: int, owner: str) -> None:
+        if owner.endswith("/other") and not failed:
+            failed.append(pid)
+            raise OSError(28, "No space left on device")
+        add(records, pid, owner)
+
+    monkeypatch.setattr(ProcessRecords, "add", full)
+    started = small.folder.parent / "started"
+    code = f"import os; open({str(started)!r}, 'a').write(f'{{os.getpid()}} '); {SLEEP}"
+    other = {**container(f"import time; time.sleep(0.5); {SLEEP}"), "name": "other"}
+    await small.client.create(pod("web", container(code), other))
+    found = await small.until(POD, "web", ready)
+    assert failed
+    again = process_of(found)
+    alive = {int(pid) for pid in started.read_text().split() if identity(int(pid))}
+    assert alive <= {again}
 
 
 async def test_kill_9_of_a_container_is_seen_and_repaired(small: Cluster) -> None:

@@ -151,7 +151,9 @@ class PodWorker:
                         break  # restartPolicy Never: the pod has failed
             else:
                 if not self._stopping.is_set():
-                    await asyncio.gather(*(container.run() for container in self._main))
+                    async with asyncio.TaskGroup() as mains:  # one that cannot be run ends all
+                        for container in self._main:
+                            mains.create_task(container.run())
             if not self._stopping.is_set():
                 await self._stop_all(setting.grace)  # sidecars end with what they serve
 
