@@ -1,7 +1,7 @@
 """A2A 1.0 at `/a2a`, by the official SDK: messages become tasks, tasks are runs of the agent.
 
 Guarantees: SendMessage, SendStreamingMessage, GetTask, ListTasks, CancelTask and SubscribeToTask
-over JSON-RPC; an answer grows as one artifact; a context is a session of the agent's, and a
+over JSON-RPC; an answer grows as one artifact, and is one part of it in the end; a context is a session of the agent's, and a
 caller sees its own tasks only (where nobody is known, those of a context that it names,
 unless `MEMORY_OPEN_LIST`); the latest tasks are kept, and not more than `MAX_TASKS`.
 
@@ -113,7 +113,7 @@ class _Contexts(DefaultServerCallContextBuilder):
 
 
 class _LatestTasks(InMemoryTaskStore):
-    """The SDK's store, which would keep all tasks for ever."""
+    """The SDK's store, which would keep all tasks for ever, and each piece of an answer apart."""
 
     def __init__(self, *, open_list: bool) -> None:
         super().__init__()
@@ -121,6 +121,10 @@ class _LatestTasks(InMemoryTaskStore):
         self._order: OrderedDict[str, ServerCallContext] = OrderedDict()
 
     async def save(self, task: Task, context: ServerCallContext) -> None:
+        for artifact in task.artifacts:  # ours have text only
+            text = "".join(part.text for part in artifact.parts)
+            del artifact.parts[1:]
+            artifact.parts[0].text = text
         await super().save(task, context)
         self._order[task.id] = context
         self._order.move_to_end(task.id)
