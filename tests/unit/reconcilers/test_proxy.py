@@ -127,6 +127,13 @@ def test_a_configuration_that_is_none_is_refused_in_accepted(text: str, words: s
         children(proxy("other", configYaml={"fromString": text}))
 
 
+@pytest.mark.parametrize("part", ["router_settings", "litellm_settings"])
+def test_an_alias_of_the_router_may_be_asked_for(part: str) -> None:
+    """The gateway served it, and the spec that named it was refused."""
+    text = f"{LITELLM}\n{part}: {{model_group_alias: {{fast: gpt-5}}}}"
+    assert children(proxy("fast", configYaml={"fromString": text}))
+
+
 def test_a_configuration_in_a_secret_gets_the_image_that_can_do_all() -> None:
     ref = {"name": "s", "key": "k"}
     assert gateway(children(proxy("m", configYaml={"fromSecretKeyRef": ref})))["image"] == (

@@ -127,13 +127,23 @@ def own_upstreams(config: ProxyConfig) -> list[dict[str, Any]]:
         upstreams = [_of_litellm(e, values) if litellm else _of_ours(e) for e in entries]
     except ValueError as error:
         raise InvalidSpecError(f"{where}: {error}") from error
-    names = [upstream["name"] for upstream in upstreams]
+    names = [upstream["name"] for upstream in upstreams] + (_aliases(document) if litellm else [])
     for model in config.models:
         if not any(covers(name, model) for name in names):
             raise InvalidSpecError(
                 f'{where}: has no entry for model "{model}" (it has: {", ".join(names)})'
             )
     return upstreams
+
+
+def _aliases(document: dict[str, Any]) -> list[str]:
+    """Further names of the entries of `model_list`, which the gateway serves as well."""
+    given: dict[str, Any] = {}
+    for part in ("litellm_settings", "router_settings"):  # as the gateway lays them over each other
+        settings = document.get(part)
+        given |= settings if isinstance(settings, dict) else {}
+    aliases = given.get("model_group_alias")
+    return [str(name) for name in aliases] if isinstance(aliases, dict) else []
 
 
 def _of_litellm(entry: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
