@@ -13,7 +13,8 @@ Does not: recall a write that was already sent when the process froze (the API h
 tokens); conditional writes refuse those.
 Which failures taught it: two leaders after a pause (kubernetes#23731), a lease that cannot be
 renewed while the pod reports ready (controller-runtime#3298), a release lost to a conflict; a write
-of the lease that hung for 30 s, while the next leader worked; a lease lost behind 64 slow writes.
+of the lease that hung for 30 s, while the next leader worked; a lease lost behind 64 slow writes,
+and one to a single connection that an API server, gone without a word, had left dead.
 """
 
 import asyncio
@@ -248,6 +249,8 @@ class _Express:
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         left = max(self.until - asyncio.get_running_loop().time(), 0.0)
+        if request.method == "GET":
+            left /= 2  # its connection may be dead: time for another one
         request = replace(request, timeout=min(request.timeout, left), urgent=True)
         return await self._transport.request(request)
 

@@ -4,8 +4,9 @@ Guarantees: a watch has a connection of its own, and nothing another request mee
 ever closes it; every request ends at its deadline, connecting and waiting for a free connection
 included, and an urgent one waits for none; a 401 is tried once more with renewed credentials; a
 read that met a connection which the server was just closing is sent again on a new one; an exchange
-that is cancelled closes its connection. Proxies of a kubeconfig (``http://``) are gone through, by
-CONNECT for ``https``. A server with several addresses is reached while one of them answers.
+that is cancelled closes its connection, and one without an answer those that idled meanwhile.
+Proxies of a kubeconfig (``http://``) are gone through, by CONNECT for ``https``. A server with
+several addresses is reached while one of them answers.
 Does not: retry otherwise (`transport.send` does), or read proxies from the environment.
 """
 
@@ -77,6 +78,8 @@ class HttpTransport:
                     login = await self._config.credentials.current()
                     response = await self._exchange(request, login)
         except (TimeoutError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                self._forget(started)
             raise self._unreachable(request, error) from error
         self._count(request, str(response.status), loop.time() - started)
         return response
@@ -152,6 +155,12 @@ class HttpTransport:
                 return connection
             self._drop(connection)
         return None
+
+    def _forget(self, since: float) -> None:
+        """Close what idles since then: where one gets no answer, these would get none either."""
+        for connection in [c for c in self._idle if c.idle_since < since]:
+            self._idle.remove(connection)
+            self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -117,14 +117,17 @@ async def test_a_lease_that_cannot_be_renewed_is_given_up_in_time(server: FakeSe
 
 
 class Hanging:
-    """A transport whose writes of the lease are not answered from some time on."""
+    """A transport which does not answer writes of the lease, or reads, from some time on."""
 
-    def __init__(self, server: FakeServer) -> None:
+    def __init__(self, server: FakeServer, method: str = "PUT") -> None:
         self.server = server
         self.hangs = False
+        self.times = 1000
+        self._method = method
 
     async def request(self, request: HttpRequest) -> HttpResponse:
-        if self.hangs and request.method == "PUT":
+        if self.hangs and self.times and request.method == self._method:
+            self.times -= 1
             await asyncio.sleep(request.timeout)
             raise refused(request)
         return await self.server.request(request)
@@ -154,6 +157,21 @@ async def test_a_write_of_the_lease_that_hangs_ends_with_the_lease(server: FakeS
         await task
     assert asyncio.get_running_loop().time() - start <= SETTINGS.renew_deadline
     assert recorder.calls[-1][0] - start <= SETTINGS.renew_deadline
+
+
+async def test_one_dead_connection_does_not_cost_the_lease(server: FakeServer) -> None:
+    """An API server that was gone without a word left it, and one read took all the time."""
+    transport = Hanging(server, "GET")
+    one = Elector(Client(transport), SETTINGS)
+    await one.acquire()
+    task = asyncio.create_task(one.renew())
+    transport.times = 1
+    transport.hangs = True
+    await settle(60)
+    assert transport.times == 0
+    assert one.leading
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_release_that_hangs_is_given_up(server: FakeServer) -> None:

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,31 @@ async def test_an_address_that_does_not_answer_is_not_waited_for(
             async with connected(config) as transport:
                 asked = HttpRequest("GET", "/", timeout=3.0)
                 assert (await transport.request(asked)).body == b"yes"
+
+
+async def test_where_one_connection_is_dead_the_idle_ones_are_not_tried() -> None:
+    """Behind an API server that went without a word, each of them cost a request its deadline."""
+    connections, three = 0, asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 3:
+            three.set()
+        await head_of(reader)
+        await three.wait()
+        writer.write(YES)
+        await reader.read()  # nothing more: what is asked next gets no answer
+
+    async with (
+        listening(answer) as address,
+        connected(ClusterConfig.direct(f"http://{address}")) as transport,
+    ):
+        await asyncio.gather(*(transport.request(READ) for _ in range(3)))
+        with pytest.raises(Unreachable):
+            await transport.request(replace(READ, timeout=0.2))
+        assert (await transport.request(replace(READ, timeout=3.0))).body == b"yes"
+    assert connections == 4
 
 
 async def test_an_exchange_that_is_cancelled_takes_its_connection_along() -> None:
