@@ -3,7 +3,8 @@
 Guarantees: SendMessage, SendStreamingMessage, GetTask, ListTasks, CancelTask and SubscribeToTask
 over JSON-RPC; an answer grows as one artifact, and is one part of it in the end; a context is a
 session of the agent's, and a caller sees its own tasks only (where nobody is known, those of a
-context that it names, unless `MEMORY_OPEN_LIST`); the latest tasks are kept, and not more than `MAX_TASKS`.
+context that it names, unless `MEMORY_OPEN_LIST`); the latest tasks are kept, and not more than
+`MAX_TASKS`.
 
 The SDK answers a body that is not UTF-8 by an internal error with a traceback in the log; here
 it is a parse error, as JSON-RPC has it.
