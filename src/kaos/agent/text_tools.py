@@ -7,8 +7,9 @@ second way of thinking; what is shown has no trace of the calls in it (`kaos.age
 - `native`: tools go to the API, and text is text.
 - `text`: tools are described in the system prompt.
 - `auto`: native; a model whose API says that it has no tools gets them as text from then on
-  (remembered by the process). A call that arrives as text between a model's own marks, because
-  its API has no parser for them, is understood; JSON in an answer stays prose.
+  (remembered by the process, unless what that one caller wished may be the reason). A call that
+  arrives as text between a model's own marks, because its API has no parser for them, is
+  understood; JSON in an answer stays prose.
 """
 
 import re
@@ -33,6 +34,10 @@ _NO_TOOLS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+_CALLERS_WISHES = frozenset(
+    {"tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format"}
+)
+"""With these some models that have tools refuse them, and say it in the same words."""
 
 _INTRODUCTION = """\
 You can call functions. These are the functions, one JSON object a line:
@@ -72,7 +77,7 @@ class ToolCalling:
                 if not body.get("tools") or not _without_tools(error):
                     raise
                 log.warning("the model takes no tools, they go into its prompt", said=error.message)
-                self._as_text = True
+                self._as_text |= body.keys().isdisjoint(_CALLERS_WISHES)
         return await self._read(body, as_text(body), headers, emit)
 
     async def _read(

@@ -24,7 +24,7 @@ async def json_object(request: Request) -> dict[str, Any]:
     """
     try:
         body = json.loads(await request.body())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OpenAIError(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise OpenAIError("the body must be a JSON object")

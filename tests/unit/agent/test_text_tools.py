@@ -84,6 +84,18 @@ async def test_a_model_that_takes_no_tools_is_given_them_as_text_from_then_on(
     assert ["tools" in request.body for request in model.requests] == [True, False, False, False]
 
 
+async def test_one_callers_wish_does_not_take_the_tools_from_all(
+    start_agent: Any, ask: Any, model: ScriptedModel, tool_server: str
+) -> None:
+    """The words are those of a model without tools, and were taken so by the whole process."""
+    url = await start_agent(mcp_servers={"tools": tool_server})
+    message = "Function tools with reasoning_effort are not supported for this model."
+    model.say(Turn(error=Failure(status=400, message=message)), "as text", "native")
+    assert (await ask(url, reasoning_effort="high"))[0] == 200
+    await ask(url)
+    assert ["tools" in request.body for request in model.requests] == [True, False, True]
+
+
 async def test_native_means_native(
     start_agent: Any, ask: Any, model: ScriptedModel, tool_server: str
 ) -> None:

@@ -198,6 +198,9 @@ async def test_models_and_refusals_of_our_own() -> None:
             async with chat(http, body) as reply:
                 assert reply.status == status
                 assert (await reply.json())["error"]["code"] == code
+        for nonsense in (b"\xff", b"[" * 100_000):
+            async with http.post("/v1/chat/completions", data=nonsense) as reply:
+                assert reply.status == 400, "too deep for the parser was an internal error"
         async with http.post("/v1/files", data=b"{}") as reply:
             assert reply.status == 404
             assert (await reply.json())["error"]["type"] == "invalid_request_error"
