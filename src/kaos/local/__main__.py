@@ -9,6 +9,8 @@ to `logs/cluster.log`; only what keeps it from starting goes to standard error, 
 
 import argparse
 import asyncio
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -107,7 +109,24 @@ def _open_log(state: State) -> TextIO:
     path = state.cluster_log
     if path.exists() and path.stat().st_size > _KEPT_LOG:
         path.replace(path.with_suffix(".log.1"))
-    return path.open("a", encoding="utf-8", buffering=1)
+    return _Log(path.open("ab"), encoding="utf-8", line_buffering=True)
+
+
+class _Log(io.TextIOWrapper):
+    """A log that loses lines on a full disk: no reason for anything to fail."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _words(error: BaseException) -> str:
