@@ -60,7 +60,7 @@ class Memory(Model):
     )
     ttl: str | None = Field(
         default=None,
-        pattern=r"^[0-9]{1,9}(s|m|h|d)$",
+        pattern=r"^[1-9][0-9]{0,8}(s|m|h|d)$",
         description="How long an idle session is kept, e.g. 24h (default 7d).",
     )
 

@@ -47,7 +47,7 @@ class Condition(Model):
     type: str = Field(description="Ready, Accepted, DependenciesReady, Available or Routed.")
     status: str = Field(description="True, False or Unknown.")
     reason: str = Field(
-        description="One CamelCase word for programs; docs/conditions.md lists them."
+        description="One CamelCase word for programs; docs/reference/conditions.md lists them."
     )
     message: str = Field(
         default="", description="What is the case and what can be done, for people."
@@ -76,7 +76,7 @@ class Status(Model):
             "x-kubernetes-list-map-keys": ["type"],
         },
     )
-    phase: str = Field(default="", description="Pending, Waiting, Ready or Failed.")
+    phase: str = Field(default="", description="Pending, Waiting, Ready, Failed or Suspended.")
     ready: bool = Field(default=False, description="Whether condition Ready is True.")
     message: str = Field(default="", description="The message of condition Ready.")
     endpoint: str = Field(default="", description="The URL by which other pods reach it.")

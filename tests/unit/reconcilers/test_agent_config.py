@@ -164,6 +164,7 @@ def test_the_session_servers_password_stays_in_its_secret_and_its_address_is_let
             {"config": {"memory": {"type": "redis", "url": "postgres://x"}}},
             "url must begin with redis",
         ),
+        ({"config": {"memory": {"ttl": "0s"}}}, "spec.config.memory.ttl"),  # no pod started with it
         (
             {"replicas": 2, "config": {"memory": {"type": "sqlite", "storage": "1Gi"}}},
             "several replicas cannot share",
