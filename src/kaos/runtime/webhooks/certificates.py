@@ -108,7 +108,8 @@ def next_state(state: State | None, names: Sequence[str], now: datetime) -> Stat
     if state is None:
         return State(make(names, now))
     current = state.current.parsed
-    if now >= current.not_valid_after_utc or names_of(current) != list(names):
+    valid = current.not_valid_before_utc <= now < current.not_valid_after_utc  # a clock was ahead
+    if not valid or names_of(current) != [str(_name(host).value) for host in names]:
         return State(make(names, now))  # nobody can call us now: no time for an overlap
     if state.next is not None:
         ripe = state.next.parsed.not_valid_before_utc + _CLOCKS_DIFFER
