@@ -132,3 +132,22 @@ def test_logs_go_with_the_pod_and_those_of_lost_pods_are_swept(tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["default_web_u1"]
     logs.remove(POD)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_whose_next_file_could_not_be_had_goes_on_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogWriter(tmp_path / "0.log", max_bytes=100)
+    log.write("stdout", b"x" * 80 + b"\n")
+
+    def refuse(*_args: Any, **_options: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        log.write("stdout", b"lost\n")
+        log.write("stdout", b"lost as well\n")
+    log.write("stdout", b"kept\n")
+    log.close()
+    assert log.dropped == 2
+    assert log.path.read_text().endswith(" stdout F kept\n")

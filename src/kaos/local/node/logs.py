@@ -92,10 +92,11 @@ class LogWriter:
         self._notify()
 
     def _rotate(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # moved already, when no new one could be had
+            self.path.replace(rotated(self.path))
+        following = self.path.open("ab", buffering=0)
         self._file.close()
-        self.path.replace(rotated(self.path))
-        self._file = self.path.open("ab", buffering=0)
-        self._size = 0
+        self._file, self._size = following, 0
 
     def _notify(self) -> None:
         self._changed.set()
