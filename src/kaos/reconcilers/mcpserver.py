@@ -5,6 +5,7 @@ status, and what stood in the way of one.
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from kaos.api import MCPServer
 from kaos.reconcilers import runtimes
@@ -37,7 +38,7 @@ class MCPServerReconciler(WorkloadReconciler[MCPServer]):
         routes = self.cache.synced(HTTP_ROUTE)
         available, unrouted = None, ""
         if url := remote_url(resource):
-            message = f"runs elsewhere; agents call {url}"
+            message = f"runs elsewhere; agents call {_shown(url)}"
             elsewhere = Finding(Type.AVAILABLE, True, Reason.REMOTE, message)
             available = self._tools.of(resource).beside(elsewhere)
             unrouted = "a remote server has no route here"
@@ -62,3 +63,9 @@ class MCPServerReconciler(WorkloadReconciler[MCPServer]):
         if told.tools:
             extra["availableTools"] = told.tools
         return told.beside(finding), extra
+
+
+def _shown(url: str) -> str:
+    """A URL without what may be secret in it: a password before the host, a token in the query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -148,7 +148,8 @@ class ServerTools:
             tools = await self._ask(locate(url, self._settings.service_map), public=outside)
         except (CannotAsk, OSError) as error:
             self._learn(request, Told(obj.uid, url, known.tools, str(error)))
-            raise CannotAsk(f"{url} was not asked for its tools: {error}") from error
+            # Without the URL: of a remote server it may have a password or a token in it.
+            raise CannotAsk(f"not asked for its tools: {error}") from error
         self._learn(request, Told(obj.uid, url, tools))
         return Result(requeue_after=random.uniform(*EVERY))  # noqa: S311 - no secret
 

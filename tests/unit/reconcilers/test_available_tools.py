@@ -117,12 +117,28 @@ async def test_a_failure_is_raised_so_that_it_is_asked_again_ever_later(cluster:
     news: list[object] = []
     tools.controller(news.append)
     for _ in range(2):
-        with pytest.raises(CannotAsk, match=r"http://mcp.example/mcp was not asked .* refused"):
+        with pytest.raises(CannotAsk, match="not asked for its tools: refused"):
             await tools.reconcile(found.key)
     assert tools.of(MCPServer.parse(found.to_dict())) == Told(
         found.uid, REMOTE["url"], [], "refused"
     )
     assert news == [found.key]  # told once
+
+
+async def test_what_is_secret_in_a_url_is_neither_logged_nor_said_in_a_condition(
+    cluster: Cluster,
+) -> None:
+    """The controller logged https://me:hunter2@…, every few minutes."""
+    cluster.servers.tools["example"] = "refused"
+    url = "https://me:hunter2@mcp.example:8443/mcp?key=hunter2"
+    await cluster.apply("MCPServer", "far", {"type": "remote", "url": url})
+    found = await cluster.eventually(api.MCPServer, "far", lambda s: "refused" in available(s))
+    assert available(found).startswith("runs elsewhere; agents call https://mcp.example:8443/mcp;")
+    tools = ServerTools(cluster.manager.cache, Settings(), cluster.servers.ask)
+    tools.controller(lambda _: None)
+    with pytest.raises(CannotAsk) as caught:
+        await tools.reconcile(found.key)
+    assert "hunter2" not in str(caught.value)  # which is what is logged
 
 
 async def test_a_new_url_has_none_of_the_old_ones_tools(cluster: Cluster) -> None:
