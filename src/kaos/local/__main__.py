@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import io
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -28,6 +29,7 @@ from kaos.telemetry import logs
 
 OVERRIDES = "KAOS_MODEL_OVERRIDES"
 _KEPT_LOG = 4 << 20
+_OPEN_FILES = 10_240  # what macOS grants at most
 
 log = structlog.get_logger("kaos.local")
 
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(state: State, options: argparse.Namespace) -> int:
     state.forget_info()
+    _allow_open_files()
     if options.model_override:
         os.environ[OVERRIDES] = ",".join(options.model_override)
     with _open_log(state) as file, os.fdopen(os.dup(2), "w") as terminal:
@@ -75,6 +78,15 @@ def _run(state: State, options: argparse.Namespace) -> int:
             state.forget_info()
         log.info("stopped")
     return 0
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit: macOS allows a shell 256 open files, which a dozen agents need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # a system that has another limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(state: State, options: argparse.Namespace, terminal: TextIO) -> None:

@@ -1,13 +1,26 @@
 """The cluster process itself: what it writes, and where."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
-from kaos.local.__main__ import _open_log
+from kaos.local.__main__ import _allow_open_files, _open_log
 from kaos.local.state import State
 
 _FULL = Path("/dev/full")
+
+
+def test_a_cluster_may_open_more_files_than_a_shell_of_macos_grants() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        _allow_open_files()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert hard == before[1]
+    assert soft > 256
 
 
 @pytest.mark.skipif(not _FULL.exists(), reason="this system has no /dev/full")
