@@ -44,11 +44,12 @@ def crd(model: type[CustomResource]) -> dict[str, Any]:
     """
     schema = structural(model)
     properties = {
+        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        **schema.get("properties", {}),
+        # A model may have these to be written as a whole; an API server lets nobody define them.
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
         "metadata": {"type": "object"},
-        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-        **schema.get("properties", {}),
     }
     # A status says what was seen: a default there would be said by nobody.
     properties["status"] = _without_defaults(properties["status"])

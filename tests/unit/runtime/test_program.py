@@ -77,6 +77,21 @@ def test_a_definition_says_what_the_model_says() -> None:
     assert version["subresources"] == {"status": {}}
 
 
+def test_a_definition_leaves_metadata_to_the_api_server() -> None:
+    """A model that is written as a whole has a name, and a real API server refused its kind."""
+
+    class Named(BaseModel):
+        name: str
+        labels: dict[str, str] = {}
+
+    class Whole(Thing):
+        metadata: Named
+
+    (version,) = crd(Whole)["spec"]["versions"]
+    properties = version["schema"]["openAPIV3Schema"]["properties"]
+    assert properties["metadata"] == {"type": "object"}
+
+
 async def test_a_defined_kind_is_served_and_a_function_reconciles_it(
     kaos_api: ClusterConfig, kaos_client: Client, kaos_define: Callable[..., Awaitable[None]]
 ) -> None:
