@@ -12,6 +12,7 @@ def routed(
     status: dict[str, Any] | None,
     *,
     installed: bool,
+    generation: int = 0,
     unrouted: str = "",
     conflict: str = "",
 ) -> Finding:
@@ -21,6 +22,7 @@ def routed(
         resource: whose route it is.
         status: the HTTPRoute's status; None when there is no such object.
         installed: whether the cluster has the Gateway API.
+        generation: the HTTPRoute's; what a Gateway said of an earlier one does not count.
         unrouted: why no route is wanted; empty when one is.
         conflict: who has the short path that this resource would have had.
     """
@@ -36,15 +38,17 @@ def routed(
     if conflict:
         message = f"/{resource.name} belongs to {conflict}; served at {paths(resource)[-1]} only"
         return finding(False, Reason.ROUTE_CONFLICT, message)
-    parents = (status or {}).get("parents", [])
-    for parent in parents:
-        for said in parent.get("conditions", ()):
-            if said.get("type") in ("Accepted", "ResolvedRefs") and said.get("status") == "False":
-                return finding(False, said.get("reason", "Refused"), said.get("message", ""))
-    accepted = any(
-        said.get("type") == "Accepted" and said.get("status") == "True"
-        for parent in parents
+    current = [
+        said
+        for parent in (status or {}).get("parents", ())
         for said in parent.get("conditions", ())
+        if said.get("observedGeneration", generation) >= generation
+    ]
+    for said in current:
+        if said.get("type") in ("Accepted", "ResolvedRefs") and said.get("status") == "False":
+            return finding(False, said.get("reason", "Refused"), said.get("message", ""))
+    accepted = any(
+        said.get("type") == "Accepted" and said.get("status") == "True" for said in current
     )
     if not accepted:
         return finding(False, Reason.ROUTE_PENDING, "no Gateway has taken the HTTPRoute up yet")

@@ -297,6 +297,7 @@ class WorkloadReconciler(Generic[R]):
             resource,
             route.status if route else None,
             installed=self.cache.synced(HTTP_ROUTE),
+            generation=route.metadata.generation if route else 0,
             unrouted=plan.unrouted,
             conflict=plan.route_conflict,
         )

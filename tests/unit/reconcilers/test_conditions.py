@@ -70,8 +70,9 @@ def test_the_progress_of_a_download_is_not_repeated_by_all_who_wait_for_it() -> 
     assert lack("5 % of 93 MB") == lack("6 % of 93 MB") == ("DependencyNotReady", waits)
 
 
-def parents(*conditions: tuple[str, str]) -> dict[str, object]:
-    listed = [{"type": t, "status": s, "reason": f"R{t}", "message": "m"} for t, s in conditions]
+def parents(*conditions: tuple[str, str], seen: int | None = None) -> dict[str, object]:
+    rest = {"message": "m", **({} if seen is None else {"observedGeneration": seen})}
+    listed = [{"type": t, "status": s, "reason": f"R{t}", **rest} for t, s in conditions]
     return {"parents": [{"conditions": listed}]}
 
 
@@ -84,6 +85,11 @@ def parents(*conditions: tuple[str, str]) -> dict[str, object]:
         (None, {}, "RoutePending"),
         (parents(("Accepted", "True"), ("ResolvedRefs", "False")), {}, "RResolvedRefs"),
         (parents(("Accepted", "True"), ("ResolvedRefs", "True")), {}, "RouteAccepted"),
+        # A gateway that is gone went on serving what it never saw.
+        (parents(("Accepted", "True"), seen=2), {"generation": 3}, "RoutePending"),
+        (parents(("Accepted", "False"), seen=2), {"generation": 3}, "RoutePending"),
+        (parents(("Accepted", "True"), seen=3), {"generation": 3}, "RouteAccepted"),
+        (parents(("Accepted", "True")), {"generation": 3}, "RouteAccepted"),
     ],
 )
 def test_routed(status: dict[str, object] | None, options: dict[str, object], reason: str) -> None:
