@@ -5,7 +5,8 @@ eras, whichever the upstream speaks; word of changed lists does too (found by as
 given). Ready means that the upstream has just listed its tools. One that ends is started again
 with a growing pause, and requests meanwhile are errors that say why; one that fails again and
 again ends the process with its last words, which the resource's status then shows. An upstream
-that is busy with a call is not asked how it is: many stdio servers do one thing at a time.
+that is busy with a call is not asked how it is: many stdio servers do one thing at a time. A
+session that a server has forgotten is made anew, and costs no request.
 
 Does not: pass on what a server asks of its client (sampling, elicitation, roots, resource
 subscriptions): between a client without a session and a server with one there is no way back.
@@ -45,12 +46,14 @@ from kaos.telemetry.traced import traced
 from kaos.toolserver import packages
 from kaos.toolserver.server import build_app
 from kaos.toolserver.settings import Settings
-from kaos.toolserver.upstream import Child, Remote, Upstream
+from kaos.toolserver.upstream import FORGOTTEN, Child, Remote, Upstream
 
 FAILURES = 5
 RELIST = 15.0
 CONNECT_TIMEOUT, LIST_TIMEOUT = 60.0, 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+RENEWAL = 5.0
+_TOLD = 0.2
 LONG_ENOUGH = 30.0
 MAX_PAGES = 50
 
@@ -92,6 +95,8 @@ class Bridge:
         self._tools: list[types.Tool] = []
         self._calls = 0
         self._wake = asyncio.Event()
+        self._renewed = asyncio.Event()
+        self._renewed_by = 0.0
         self._bus = InMemorySubscriptionBus()
         self._server: Server[Any] = Server(
             name,
@@ -165,6 +170,11 @@ class Bridge:
                 if not self._calls or self._wake.is_set():
                     self._wake.clear()
                     await self._list(client, on_tools)
+        except MCPError as error:
+            if error.data == FORGOTTEN:
+                self._forget(client)
+                await asyncio.sleep(_TOLD)  # requests under way are told so as well
+            raise
         finally:
             listening.cancel()
             await asyncio.wait([listening])
@@ -181,6 +191,7 @@ class Bridge:
                 if not cursor:
                     break
         is_new, self._client, self.problem = client is not self._client, client, ""
+        self._renewed.set()
         if is_new or tools != self._tools:
             self._tools = tools
             on_tools([tool.name for tool in tools])
@@ -215,20 +226,43 @@ class Bridge:
             await self._bus.publish(event)
 
     async def _ask(self, call: Callable[[Client], Awaitable[T]]) -> T:
-        client = self._client
-        if client is None:
+        for last in (False, True):
+            client = await self._connected()
+            self._calls += 1
+            try:
+                return await call(client)
+            except MCPError as error:
+                if last or error.data != FORGOTTEN:
+                    raise
+                self._forget(client)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                raise MCPError(types.INTERNAL_ERROR, "the connection was lost") from error
+            finally:
+                self._calls -= 1
+        raise AssertionError
+
+    async def _connected(self) -> Client:
+        """Return the client, after a moment if its session is just being made anew."""
+        left = self._renewed_by - asyncio.get_running_loop().time()
+        if self._client is None and left > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._renewed.wait()
+        if self._client is None:
             what = f"the MCP server behind {self.name} cannot be used now: {self.problem}"
             raise MCPError(types.INTERNAL_ERROR, what)
-        self._calls += 1
-        try:
-            return await call(client)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise MCPError(types.INTERNAL_ERROR, "the connection was lost") from error
-        finally:
-            self._calls -= 1
+        return self._client
+
+    def _forget(self, client: Client) -> None:
+        """Have a session that the server does not know made anew."""
+        if self._client is client:
+            self._client, self.problem = None, "it has forgotten the session"
+            self._renewed_by = asyncio.get_running_loop().time() + RENEWAL
+            self._renewed.clear()
+            self._wake.set()
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
         return next((tool.input_schema for tool in self._tools if tool.name == name), None)

@@ -31,6 +31,7 @@ from kaos import __version__, discovery
 CALL_TIMEOUT = 600.0
 REACH_TIMEOUT = 10.0
 MAX_WORDS = 500
+FORGOTTEN = "kaos: session forgotten"
 
 Gone = Callable[[], object]
 INFO = types.Implementation(name="kaos-toolserver", version=__version__)
@@ -187,7 +188,8 @@ class _Headers(httpx2.Auth):
 class _Guard(httpx2.AsyncBaseTransport):
     """Turns a failure of the transport into a response, which the SDK knows how to take.
 
-    Without it a refused connection tears the whole client down (python-sdk issue 3560).
+    Without it a refused connection tears the whole client down (python-sdk issue 3560). That the
+    server has forgotten the session is marked: what it refused for that has not been done.
     """
 
     def __init__(self) -> None:
@@ -201,13 +203,22 @@ class _Guard(httpx2.AsyncBaseTransport):
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:
             self.said = f"it cannot be reached: {str(error) or type(error).__name__}"
-            body = {"code": types.INTERNAL_ERROR, "message": self.said}
-            message = {"jsonrpc": "2.0", "id": None, "error": body}
-            return httpx2.Response(503, json=message, request=request)
+            return _error(request, 503, self.said)
         status = response.status_code
+        if status == 404 and request.method == "POST" and "mcp-session-id" in request.headers:
+            await response.aclose()
+            return _error(request, 404, "it has forgotten the session", FORGOTTEN)
         refused = status in (401, 403) or status >= 500
         self.said = f"it answers {status} {httpx2.codes.get_reason_phrase(status)}" * refused
         return response
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _error(
+    request: httpx2.Request, status: int, message: str, mark: str | None = None
+) -> httpx2.Response:
+    error = {"code": types.INTERNAL_ERROR, "message": message, "data": mark}
+    body = {"jsonrpc": "2.0", "id": None, "error": error}
+    return httpx2.Response(status, json=body, request=request)

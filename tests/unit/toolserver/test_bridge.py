@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -20,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kaos.telemetry.serving import running
 from kaos.toolserver import bridge as bridging
+from kaos.toolserver import upstream as upstreams
 from kaos.toolserver.bridge import Bridge, BridgeError
 from kaos.toolserver.server import build_app, build_server
 from kaos.toolserver.upstream import Child, Remote, Upstream
@@ -224,6 +227,27 @@ async def test_a_remote_server_that_has_served_is_waited_for(
         told.event.clear()
         app.down = False
         assert await told.again() == ["shout"]
+
+
+async def test_a_session_that_a_remote_server_has_forgotten_costs_no_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every call was an error until the next list, fifteen seconds later."""
+    monkeypatch.setattr(upstreams, "Client", functools.partial(Client, mode="legacy"))
+
+    def server() -> ASGIApp:
+        return build_server("remote", [shout]).streamable_http_app()
+
+    async with contextlib.AsyncExitStack() as first:
+        there = await first.enter_async_context(running(server()))
+        async with bridged(Remote(f"{there}/mcp", None)) as (url, _):
+            await first.aclose()
+            async with (
+                running(server(), listen=urlsplit(there).netloc),
+                Client(f"{url}/mcp") as client,
+            ):
+                calls = (client.call_tool("shout", {"message": "a"}) for _ in range(5))
+                assert [text(answer) for answer in await asyncio.gather(*calls)] == ["A"] * 5
 
 
 async def process(folder: Path, *words: str, **env: str) -> asyncio.subprocess.Process:
