@@ -2,15 +2,18 @@
 
 Guarantees: no $ref, no title, no null among the types, no anyOf but int-or-string; descriptions,
 limits and defaults are kept.
-Does not: unions of several types, and recursive models: a structural schema has no words for them,
-and a ValueError says so.
+Does not: unions and tuples of several types, and recursive models: a structural schema has no words
+for them, and a ValueError says so.
+Which failures taught it: API servers read the words of OpenAPI 3.0, pydantic writes those of JSON
+Schema 2020, so a field with `gt=0`, a set, or examples made a kind that was refused.
 """
 
 from typing import Any
 
 from pydantic import BaseModel
 
-_DROPPED = ("title", "discriminator", "const")
+_DROPPED = ("title", "discriminator", "const", "examples", "deprecated", "propertyNames")
+_FLAGS = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 _DEEPEST = 32
 
 
@@ -35,6 +38,17 @@ def _node(node: dict[str, Any], definitions: dict[str, Any], where: str) -> dict
         if len(options) != 1:
             raise ValueError(f"{where}: a union of several types has no structural schema")
         node = {**_node(options[0], definitions, where), **node}
+    if "oneOf" in node:
+        raise ValueError(f"{where}: a union of several types has no structural schema")
+    if "prefixItems" in node:
+        raise ValueError(f"{where}: a tuple of several types has no structural schema")
+    for flag, limit in _FLAGS.items():
+        if flag in node and node[flag] is not True:
+            node[limit], node[flag] = node[flag], True
+    if node.pop("uniqueItems", False):
+        node["x-kubernetes-list-type"] = "set"
+    if "patternProperties" in node:
+        (node["additionalProperties"],) = node.pop("patternProperties").values()
     for key in _DROPPED:
         node.pop(key, None)
     if node.get("default", ...) is None:

@@ -1,6 +1,6 @@
 """Structural schemas of pydantic models."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,8 +26,31 @@ class Spec(BaseModel):
     free: dict[str, Any] = {}
 
 
+class Limits(BaseModel):
+    above: int = Field(gt=0)
+    below: float | None = Field(None, lt=1.5)
+    unique: set[str] = Field(default_factory=set, examples=[["a"]])
+    named: dict[Annotated[str, Field(pattern="^a", max_length=3)], int] = Field({}, deprecated=True)
+
+
 class Either(BaseModel):
     value: int | str
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Pet(BaseModel):
+    one: Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Pair(BaseModel):
+    both: tuple[int, str]
 
 
 class Tree(BaseModel):
@@ -74,7 +97,22 @@ def test_what_may_be_anything_is_kept_by_the_server() -> None:
     }
 
 
+def test_limits_are_told_in_the_words_that_api_servers_know() -> None:
+    """A kind with `exclusiveMinimum: 0` was refused by real ones, which want a flag there."""
+    properties = structural(Limits)["properties"]
+    assert properties["above"] == {"type": "integer", "minimum": 0, "exclusiveMinimum": True}
+    assert properties["below"] == {"type": "number", "maximum": 1.5, "exclusiveMaximum": True}
+    unique = {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}
+    assert properties["unique"] == unique
+    named = {"type": "object", "additionalProperties": {"type": "integer"}, "default": {}}
+    assert properties["named"] == named
+
+
 def test_what_has_no_structural_schema_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"Pet\.one: a union"):
+        structural(Pet)
+    with pytest.raises(ValueError, match=r"Pair\.both: a tuple"):
+        structural(Pair)
     with pytest.raises(ValueError, match=r"Either\.value: a union"):
         structural(Either)
     with pytest.raises(ValueError, match="contains itself"):
