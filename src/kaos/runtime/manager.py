@@ -100,6 +100,7 @@ class Manager:
         if leader_election is not None:
             self._elector = Elector(self._unguarded, leader_election)
             self._lease_name = leader_election.name
+            self.metrics.leader.labels(self._lease_name).set(0)
             self.client.guard(self._elector.check)
         self._http = http
         self._grace = graceful_timeout

@@ -33,6 +33,7 @@ from tests.unit.runtime.support import (
 
 pytestmark = pytest.mark.looptime
 SETTINGS = LeaderElection("lock", "default", identity="me")
+GAUGE = "leader_election_master_status", {"name": "lock"}
 
 
 @pytest.fixture
@@ -234,6 +235,8 @@ async def test_only_the_leader_reconciles_and_the_next_takes_over(server: FakeSe
             assert [len(r.calls) for r in recorders] == [0, 1]
             assert managers[0].cache.synced(THING)  # a standby's cache is warm
             assert managers[0].not_ready() == ""
+            told = [made.metrics.registry.get_sample_value(*GAUGE) for made in managers]
+            assert told == [0, 1]  # of a standby it said nothing, so "no leader" looked like none
     assert lease(server)["holderIdentity"] == ""  # released by the leader
 
 
