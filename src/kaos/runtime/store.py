@@ -65,7 +65,7 @@ class Index:
     def put(self, key: Request, obj: Object) -> None:
         """An object is there, or is another one now."""
         try:
-            keys = tuple(self._function(obj))
+            keys = tuple(dict.fromkeys(self._function(obj)))
         except Exception:  # noqa: BLE001
             # A user's function must not stop the watch; the object is not found by this index.
             _log.exception("index.failed", index=self._name, object=repr(obj))

@@ -135,3 +135,16 @@ async def test_a_missing_server_elsewhere_is_named_with_its_namespace(cluster: C
     await cluster.roll_out("one")
     await cluster.eventually(api.Agent, "one", ready)
     await cluster.eventually(DEPLOYMENT, "mcpserver-tools", lambda _: True, namespace=there)
+
+
+async def test_an_agent_that_names_two_things_of_another_namespace_ends_nobody(
+    cluster: Cluster,
+) -> None:
+    """When it was deleted, the controller died, and again each time that such a one was."""
+    there = cluster.elsewhere
+    spec = {"modelAPI": f"{there}/ollama", "mcpServers": [f"{there}/tools"]}
+    await cluster.apply("Agent", "one", spec)
+    await cluster.eventually(api.Agent, "one", says("Accepted", "RefNotPermitted"))
+    await cluster.delete(api.Agent, "one")
+    await cluster.gone(api.Agent, "one")
+    await cluster.ready_model()  # which somebody must see to

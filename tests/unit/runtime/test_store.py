@@ -6,7 +6,7 @@ import pytest
 
 from kaos.runtime.codec import Object
 from kaos.runtime.resources import Request
-from kaos.runtime.store import Change, Store
+from kaos.runtime.store import Change, Index, Store
 
 A = Request("ns", "a")
 
@@ -216,3 +216,12 @@ def test_selection_by_labels(store: Store) -> None:
     store.put(obj("c", 21, meta={"labels": {"app": "x", "tier": "web"}}))
     assert [o.name for o in store.select("ns", {"app": "x"})] == ["c"]
     assert store.select("", {"app": "y"}) == []
+
+
+def test_an_index_that_gives_a_key_twice_loses_its_object_once() -> None:
+    """The second time was a KeyError in the watch, which ended the program."""
+    index = Index("names", lambda _: ["x", "y", "x"])
+    index.put(A, obj("a", 1))
+    assert list(index.find("x")) == [A]
+    index.remove(A)
+    assert not list(index.find("x"))
