@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
-import anyio
 from starlette.types import ASGIApp, Message
 
 from kaos.local.apiserver import APIServer
-from kaos.runtime import ClusterConfig
+from kaos.runtime import ClusterConfig, Unreachable
 from kaos.runtime.transport import HttpRequest, HttpResponse, Stream
 
 CONFIG = ClusterConfig.direct("http://in-process")
@@ -43,9 +42,11 @@ class InProcess:
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         """See `Transport`."""
-        with anyio.fail_after(request.timeout):
-            async with self.stream(request) as stream:
+        try:
+            async with asyncio.timeout(request.timeout), self.stream(request) as stream:
                 return HttpResponse(stream.status, await stream.read(), stream.retry_after)
+        except TimeoutError as error:
+            raise Unreachable(str(request), f"no answer in {request.timeout:.3g} s") from error
 
     @asynccontextmanager
     async def stream(self, request: HttpRequest) -> AsyncIterator[Stream]:
@@ -73,6 +74,7 @@ class _Call:
         self.gone = asyncio.Event()
         self._request = request
         self._asked = False
+        self._failure: Exception | None = None
         self._started = asyncio.Event()
         self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(64)
 
@@ -97,6 +99,11 @@ class _Call:
         }
         try:
             await app(scope, self._receive, self._send)
+        except Exception as error:
+            self._failure = error
+            if not self.status:
+                raise
+            await self._chunks.put(None)
         finally:
             self._started.set()
 
@@ -110,6 +117,8 @@ class _Call:
         """The body as it comes."""
         while (chunk := await self._chunks.get()) is not None:
             yield chunk
+        if self._failure is not None:
+            raise Unreachable(str(self._request), f"the server failed: {self._failure!r}")
 
     async def read(self) -> bytes:
         """All of the body."""

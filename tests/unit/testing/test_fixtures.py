@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from kaos.runtime import (
@@ -25,6 +26,7 @@ from kaos.runtime import (
     Unreachable,
     define,
 )
+from kaos.runtime.transport import HttpRequest
 from kaos.testing.definitions import defined, undefine
 from kaos.testing.faults import Close, FaultProxy, Rule
 from kaos.testing.inprocess import CONFIG, InProcess
@@ -113,6 +115,25 @@ async def test_a_day_on_a_virtual_clock(kaos_in_process: InProcess, kaos_clock: 
     assert len(counting.times) == 25
     assert counting.times[-1] - counting.times[0] == pytest.approx(24 * 3600, abs=1)
     assert kaos_clock >= 24 * 3600
+
+
+async def test_a_server_that_fails_in_process_gives_no_answer(kaos_clock: Any) -> None:
+    """Whoever read the rest of its answer waited for good."""
+    request = HttpRequest("GET", "/", timeout=5)
+
+    async def breaks(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+        raise RuntimeError("no disk")
+
+    async def hangs(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Unreachable, match="no disk"):
+        await InProcess(breaks).request(request)
+    with pytest.raises(Unreachable, match="no answer in 5 s"):
+        await InProcess(hangs).request(request)
+    assert kaos_clock == 5
 
 
 async def test_owners_take_their_children_with_them_in_process(kaos_in_process: InProcess) -> None:
