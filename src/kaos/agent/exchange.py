@@ -101,7 +101,12 @@ class Exchanges:
         return Exchange(
             settings=settings,
             model=self.model,
-            toolbox=Toolbox(self.tools(), chat.tools, max_result=settings.max_tool_result),
+            toolbox=Toolbox(
+                self.tools(),
+                chat.tools,
+                allowed=chat.allowed,
+                max_result=settings.max_tool_result,
+            ),
             chat=chat,
             run=memory,
             context=context,

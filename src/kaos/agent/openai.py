@@ -101,6 +101,19 @@ class _Tool(_Lenient):
     function: _Function
 
 
+class _Named(_Lenient):
+    function: _Function
+
+
+class _Allowed(_Lenient):
+    mode: Literal["auto", "required"]
+    tools: list[_Named]
+
+
+class _Choice(_Lenient):
+    allowed_tools: _Allowed
+
+
 class _StreamOptions(_Lenient):
     include_usage: bool | None = None
     include_steps: bool | None = None
@@ -118,7 +131,12 @@ class _Request(_Lenient):
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A request for a chat completion, decoded."""
+    """A request for a chat completion, decoded.
+
+    Attributes:
+        allowed: The only tools that may be called; None is all. What a model's API makes of the
+            choice `allowed_tools` differs, so it is for us to see to it.
+    """
 
     messages: list[Message]
     stream: bool = False
@@ -126,6 +144,7 @@ class ChatRequest:
     include_steps: bool = False
     tools: list[Json] = field(default_factory=list)
     tool_choice: str | Json | None = None
+    allowed: frozenset[str] | None = None
     parameters: Json = field(default_factory=dict)
     session: str = ""
 
@@ -142,8 +161,13 @@ def decode_request(body: bytes) -> ChatRequest:
         raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(raw, dict):
         raise BadRequest("the body must be a JSON object", code="invalid_json")
+    allowed: frozenset[str] | None = None
     try:
         checked = _Request.model_validate(raw)
+        choice = checked.tool_choice
+        if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+            only = _Choice.model_validate(choice).allowed_tools
+            choice, allowed = only.mode, frozenset(tool.function.name for tool in only.tools)
     except ValidationError as error:
         issue = error.errors(include_url=False, include_input=False)[0]
         param = ".".join(str(part) for part in issue["loc"])
@@ -160,7 +184,8 @@ def decode_request(body: bytes) -> ChatRequest:
         include_usage=bool(options and options.include_usage),
         include_steps=bool(options and options.include_steps),
         tools=raw.get("tools") or [],
-        tool_choice=raw.get("tool_choice"),
+        tool_choice=choice,
+        allowed=allowed,
         parameters={name: raw[name] for name in PASSED_THROUGH if raw.get(name) is not None},
         session=str(session or ""),
     )

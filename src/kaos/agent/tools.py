@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,15 +96,25 @@ class Toolbox:
     Args:
         tools: The agent's own tools.
         caller: The caller's tool definitions, in OpenAI's form.
+        allowed: The only ones that may be called, by the names the model uses; None is all.
         max_result: Characters of a result that the model gets to see.
     """
 
     def __init__(
-        self, tools: Iterable[Tool], caller: list[Json], *, max_result: int = MAX_RESULT
+        self,
+        tools: Iterable[Tool],
+        caller: list[Json],
+        *,
+        allowed: AbstractSet[str] | None = None,
+        max_result: int = MAX_RESULT,
     ) -> None:
         self._max_result = max_result
         self._theirs = {str(tool["function"]["name"]) for tool in caller}
         self._ours = _named(list(tools), self._theirs)
+        if allowed is not None:
+            caller = [tool for tool in caller if tool["function"]["name"] in allowed]
+            self._theirs &= allowed
+            self._ours = {name: tool for name, tool in self._ours.items() if name in allowed}
         self.definitions: list[Json] = [
             *caller,
             *(_definition(name, tool) for name, tool in self._ours.items()),

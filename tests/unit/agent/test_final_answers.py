@@ -26,6 +26,28 @@ async def test_no_tool_runs_when_the_caller_forbids_it(
     assert "tool_calls" not in choice["message"]
 
 
+@pytest.mark.parametrize("mode", ["native", "text"])
+async def test_only_the_tools_that_the_caller_allows_are_run(
+    start_agent: Any, ask: Any, model: ScriptedModel, tool_server: str, mode: str
+) -> None:
+    """After the first answer all were allowed, and in text from the beginning."""
+    url = await start_agent(mcp_servers={"t": tool_server}, tool_call_mode=mode)
+    model.say(*(tool_call(name) for name in ("fail", "echo", "mine")), "done")
+    only = {"mode": "required", "tools": [{"type": "function", "function": {"name": "fail"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": only}
+    _, body = await ask(url, tools=[MINE], tool_choice=choice)
+    assert body["choices"][0]["message"]["content"] == "done"
+    results = "".join(str(message["content"]) for message in model.requests[-1].messages)
+    assert results.count("Error executing tool fail") == 1
+    assert results.count("The tools are: fail.") == 2
+    if mode == "native":
+        named = [[t["function"]["name"] for t in r.body["tools"]] for r in model.requests]
+        assert named == [["fail"]] * 4
+        assert [r.body["tool_choice"] for r in model.requests] == ["required", *["auto"] * 3]
+    status, body = await ask(url, tool_choice={"type": "allowed_tools", "allowed_tools": {}})
+    assert (status, body["error"]["param"]) == (400, "allowed_tools.mode")
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_callers_call_that_was_cut_off_says_so(
     start_agent: Any, ask: Any, stream: Any, model: ScriptedModel, streamed: bool
