@@ -53,6 +53,7 @@ from kaos.runtime import (
     NameConflict,
     Object,
     Request,
+    ResourceType,
     Result,
     RuntimeFailure,
     controller_of,
@@ -259,6 +260,8 @@ class WorkloadReconciler(Generic[R]):
             outcome.failed = error
             if is_refusal(error):
                 outcome.accepted = Finding(Type.ACCEPTED, False, Reason.REFUSED, error.message)
+        if outcome.failed or not outcome.accepted.ok:
+            return outcome  # these pods are not made: no Deployment tells whom a Secret concerns
         outcome.lacks = self.references.lacks(pod, obj.namespace, own)
         # While the Deployment was on its way, nobody could know by it whom a Secret concerns.
         outcome.again = digest != self.references.digest(pod, obj.namespace, own)
@@ -271,7 +274,11 @@ class WorkloadReconciler(Generic[R]):
 
     def deployment(self, resource: Workload) -> Object | None:
         """The resource's Deployment, once it has had its first rollout."""
-        found = self.cache.get(DEPLOYMENT, child_name(resource), resource.namespace)
+        return self._child(DEPLOYMENT, resource)
+
+    def _child(self, kind: ResourceType, resource: Workload) -> Object | None:
+        """The child of a kind, if it is there and the resource's own."""
+        found = self.cache.get(kind, child_name(resource), resource.namespace)
         controller = found and controller_of(found)
         return found if controller and controller.uid == resource.metadata.uid else None
 
@@ -292,7 +299,7 @@ class WorkloadReconciler(Generic[R]):
     def _routed(self, resource: R, plan: Plan) -> Finding:
         route = None
         if self.cache.synced(HTTP_ROUTE):
-            route = self.cache.get(HTTP_ROUTE, child_name(resource), resource.namespace)
+            route = self._child(HTTP_ROUTE, resource)
         return routed(
             resource,
             route.status if route else None,

@@ -86,3 +86,22 @@ async def test_a_gateway_api_that_is_installed_later_gets_its_routes() -> None:
 
         await cluster.eventually(HTTP_ROUTE, "one", lambda _: True)
         await cluster.eventually(api.Agent, "one", says("Routed", "RoutePending"))
+
+
+async def test_who_lost_its_name_says_nothing_of_what_is_somebody_elses(cluster: Cluster) -> None:
+    """Its Routed was that of the other's route, and it lacked a Secret that was long there."""
+    await cluster.ready_model()
+    await cluster.apply("Agent", "modelapi-x", AGENT)
+    await cluster.eventually(HTTP_ROUTE, "modelapi-x", lambda _: True)
+    taken = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+    taken["lastTransitionTime"] = "2026-11-23T00:00:00Z"
+    parent = {"parentRef": {"name": "g"}, "controllerName": "x/y", "conditions": [taken]}
+    await cluster.patch(HTTP_ROUTE, "modelapi-x", {"status": {"parents": [parent]}}, "status")
+    await cluster.eventually(api.Agent, "modelapi-x", says("Routed", "RouteAccepted"))
+
+    key = {"valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}
+    config = {"models": ["m"], "apiBase": "http://up.test/v1", "apiKey": key}
+    await cluster.apply("ModelAPI", "x", {"mode": "Proxy", "proxyConfig": config})
+    told = await cluster.eventually(api.ModelAPI, "x", says("Accepted", "NameConflict"))
+    assert says("Routed", "RoutePending")(told)
+    assert says("DependenciesReady", "DependenciesReady")(told)
