@@ -2,7 +2,7 @@
 
 Guarantees: chat, A2A and MCP all ask the agent in the same way; each exchange is a run (or a
 part of a caller's), has a deadline (the caller's, if that is nearer), and is known to the run
-store from its beginning to its end, however it ends.
+store from its beginning to its end, however it ends; its id is in every log line between.
 
 Does not: know HTTP beyond a request's headers.
 """
@@ -146,7 +146,7 @@ class Exchange:
         Raises:
             RateLimited: There are as many runs as may be.
         """
-        with self.slots.taken():
+        with self.slots.taken(), structlog.contextvars.bound_contextvars(run=self.run.id):
             return await self._hold(show, steps)
 
     async def _hold(self, show: Show | None, steps: Listener | None) -> Outcome:

@@ -7,8 +7,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from a2a.types import TaskState
 from mcp import Client
+from structlog.testing import capture_logs
 
 from kaos.agent import model as model_client
 from kaos.testing.model import Failure, ScriptedModel, Turn, tool_call
@@ -94,6 +96,22 @@ async def test_a2a_message_task_list_and_card(
     assert len(listed) == 2
     everybodys = (await rpc(url, "ListTasks"))["result"]
     assert everybodys.get("tasks", []) == []
+
+
+async def test_every_door_has_the_run_in_its_log_lines(
+    start_agent: Any, rpc: Any, http: aiohttp.ClientSession, model: ScriptedModel
+) -> None:
+    """Only chat's had it: who came by A2A or MCP could not be followed."""
+    url = await start_agent()
+    model.say("hello", repeat=True)
+    with capture_logs([structlog.contextvars.merge_contextvars]) as logged:
+        await rpc(url, "SendMessage", message=message("hi"))
+        async with Client(f"{url}/mcp") as client:
+            await client.call_tool("ask", {"question": "?"})
+    async with http.get(f"{url}/v1/runs") as answer:
+        runs = {run["id"] for run in (await answer.json())["data"]}
+    assert {line.get("run") for line in logged if line["event"] == "step"} == runs
+    assert len(runs) == 2
 
 
 async def test_a2a_streams_and_can_be_cancelled(
