@@ -68,18 +68,6 @@ def test_an_expired_or_foreign_certificate_is_made_anew_at_once(names: list[str]
     assert next_state(first, names, later).current != first.current
 
 
-def test_a_certificate_of_a_clock_that_was_ahead_is_made_anew_at_once() -> None:
-    """No API server took it until that time had come, years maybe."""
-    ahead = next_state(None, ["hooks.default.svc"], NOW + timedelta(days=1000))
-    assert next_state(ahead, ["hooks.default.svc"], NOW).current != ahead.current
-
-
-def test_an_address_may_be_written_in_any_way() -> None:
-    """A new certificate was made each minute."""
-    first = next_state(None, ["2001:db8:0::1"], NOW)
-    assert next_state(first, ["2001:db8:0::1"], NOW) == first
-
-
 def nameless() -> Pair:
     """A certificate without host names."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -18,6 +18,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -34,7 +35,7 @@ from kaos.runtime.client import Client
 from kaos.runtime.errors import NotFound
 from kaos.runtime.metrics import Metrics
 from kaos.runtime.resources import SECRET, Resource
-from kaos.runtime.webhooks.certificates import State, load, next_state, state_of, utc_now
+from kaos.runtime.webhooks.certificates import State, load, make, next_state, state_of, utc_now
 from kaos.runtime.webhooks.hooks import Endpoint, Hook, Hooks, Operation
 from kaos.runtime.webhooks.review import Handler, answer, chain
 from kaos.runtime.writes import retry_on_conflict
@@ -134,7 +135,11 @@ class Webhooks:
         except NotFound:
             secret = None
         found = state_of(secret) if secret is not None else None
-        wanted = next_state(found, self._endpoint.names, utc_now())
+        known, names, now = found, self._endpoint.names, utc_now()
+        if found is None and self._served is not None:
+            # Deleted or spoilt while replicas serve it: a new one, but in the usual order.
+            known = replace(self._served, next=self._served.next or make(names, now))
+        wanted = next_state(known, names, now)
         if wanted == found:
             return wanted
         data = wanted.data()
