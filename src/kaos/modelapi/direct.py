@@ -59,6 +59,8 @@ class Direct:
         stack = contextlib.AsyncExitStack()
         try:
             answer = await unless_gone(request, self._send(stack, request, path, body, target))
+            if answer.method != "POST":  # 301 to 303 make a GET of it, as browsers have it
+                raise _moved(answer, target.upstream)
             kind = answer.headers.get("content-type", "")
             if answer.status >= 400 and "json" not in kind:
                 await _refuse(answer, target.upstream)
@@ -160,6 +162,15 @@ async def _refuse(answer: aiohttp.ClientResponse, upstream: Upstream) -> NoRetur
         f"{text or answer.reason or 'with a page that is no text'}",
         status=answer.status,
         code="upstream_error",
+    )
+
+
+def _moved(answer: aiohttp.ClientResponse, upstream: Upstream) -> OpenAIError:
+    to = answer.url.with_query(None).with_user(None)
+    return OpenAIError(
+        f"the upstream of model '{upstream.name}' has moved to {to}: set api_base to where it is",
+        status=502,
+        code="upstream_moved",
     )
 
 

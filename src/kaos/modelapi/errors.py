@@ -32,7 +32,8 @@ class OpenAIError(Exception):
         code: str | None = None,
         param: str | None = None,
     ) -> None:
-        super().__init__(message)
+        # What it quotes may be half of a surrogate pair, which JSON can name and UTF-8 cannot.
+        super().__init__(message.encode(errors="replace").decode())
         self.status = status
         self.kind = kind or (SERVER if status >= 500 else INVALID)
         self.code = code

@@ -11,7 +11,13 @@ import aiohttp
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 
 from kaos.modelapi import __main__ as process
@@ -153,6 +159,16 @@ async def test_an_error_page_becomes_an_error_object() -> None:
     assert error["type"] == "server_error"
 
 
+async def test_an_upstream_that_has_moved_is_told_with_the_way_out() -> None:
+    """The redirect made a GET of the question, and the client read "Method Not Allowed"."""
+    async with gateway() as (http, upstream):
+        upstream.answer = RedirectResponse("/v1/elsewhere?key=k", 301)
+        async with chat(http, {"model": "m"}) as reply:
+            error = (await reply.json())["error"]
+            assert (reply.status, error["code"]) == (502, "upstream_moved")
+    assert error["message"].endswith("/v1/elsewhere: set api_base to where it is")
+
+
 async def test_an_upstream_that_is_not_there_or_silent() -> None:
     async with gateway(
         {"name": "gone", "api_base": "http://127.0.0.1:9/v1"},
@@ -192,6 +208,7 @@ async def test_models_and_refusals_of_our_own() -> None:
                 assert reply.status == status
         for body, status, code in [
             ({"model": "other"}, 404, "model_not_found"),
+            ({"model": "\ud800"}, 404, "model_not_found"),
             ({}, 400, None),
             ([], 400, None),
         ]:
