@@ -7,6 +7,7 @@ its conditions as soon as it is stored. Conversion webhooks are refused.
 import re
 from typing import Any
 
+from kaos.local.apiserver.definition_form import malformed_definition
 from kaos.local.apiserver.errors import (
     Cause,
     field_forbidden,
@@ -16,16 +17,24 @@ from kaos.local.apiserver.errors import (
     field_unsupported,
 )
 from kaos.local.apiserver.registry import Kind, Scale
+from kaos.local.apiserver.schema import StructuralSchema
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 DEFINITIONS_BUCKET = "apiextensions.k8s.io/customresourcedefinitions"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 Object = dict[str, Any]
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
 def default_definition(crd: Object, _: Object | None) -> None:
-    """Fill in names and conversion."""
+    """Fill in names and conversion.
+
+    Raises:
+        ValueError: It is not of the form of a definition.
+    """
+    if why := malformed_definition(crd):
+        raise ValueError(why)
     spec = crd.setdefault("spec", {})
     names = spec.setdefault("names", {})
     kind = names.get("kind") or ""
@@ -85,8 +94,18 @@ def _validate_versions(spec: Object) -> list[Cause]:
         if not schema:
             causes.append(field_required(f"{at}.schema.openAPIV3Schema", "schemas are required"))
         else:
-            causes += _validate_schema(schema, f"{shown}.openAPIV3Schema")
+            found = _validate_schema(schema, f"{shown}.openAPIV3Schema")
+            causes += found or _validate_use(schema, f"{shown}.openAPIV3Schema")
     return causes
+
+
+def _validate_use(schema: Object, at: str) -> list[Cause]:
+    """What keeps a schema from being used: a pattern that is none, for instance."""
+    try:
+        StructuralSchema(schema)
+    except ValueError as error:
+        return [field_invalid(at, "schema", str(error).splitlines()[0])]
+    return []
 
 
 def _validate_schema(schema: Any, at: str) -> list[Cause]:
@@ -99,6 +118,8 @@ def _validate_schema(schema: Any, at: str) -> list[Cause]:
     )
     if not schema.get("type") and not free:
         causes.append(field_required(f"{at}.type", "must not be empty for specified object fields"))
+    elif schema.get("type") and schema["type"] not in _TYPES:
+        causes.append(field_unsupported(f"{at}.type", schema["type"], _TYPES))
     if "$ref" in schema:
         causes.append(field_forbidden(f"{at}.$ref", "$ref is not supported"))
     if schema.get("uniqueItems"):
