@@ -136,7 +136,16 @@ def test_retain_keys_and_whole_objects() -> None:
 
 
 @pytest.mark.parametrize(
-    "patch", [[], {"$patch": "frob"}, {"env": [{"value": "no name"}]}, {"$setElementOrder/env": 1}]
+    "patch",
+    [
+        [],
+        {"$patch": "frob"},
+        {"$patch": []},
+        {"env": [{"value": "no name"}]},
+        {"$setElementOrder/env": 1},
+        {"$retainKeys": None},
+        {"$deleteFromPrimitiveList/env": 1},
+    ],
 )
 def test_malformed_strategic_patches(patch: Any) -> None:
     with pytest.raises(StatusError) as caught:

@@ -82,7 +82,7 @@ class DeleteOptions:
         orphan = body.get("orphanDependents")
         if orphan is not None:
             propagation = "Orphan" if orphan else "Background"
-        if propagation not in {"", "Background", "Foreground", "Orphan"}:
+        if propagation not in ("", "Background", "Foreground", "Orphan"):
             raise bad_request(
                 f'propagationPolicy: Unsupported value: "{propagation}": supported values: '
                 '"Background", "Foreground", "Orphan"'

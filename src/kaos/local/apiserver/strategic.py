@@ -33,23 +33,24 @@ def _merge(target: dict[str, Any], patch: dict[str, Any], path: Path) -> dict[st
         return {name: copy.deepcopy(v) for name, v in patch.items() if name != "$patch"}
     if directive == "delete":
         return {}
-    if directive not in {None, "merge"}:
+    if directive not in (None, "merge"):
         raise bad_request(f"Unknown patch type: {directive!r}")
     result = dict(target)
     if "$retainKeys" in patch:
-        result = {name: v for name, v in result.items() if name in patch["$retainKeys"]}
+        kept = _directive_list(patch, "$retainKeys")
+        result = {name: v for name, v in result.items() if name in kept}
     for name, value in patch.items():
         if not name.startswith("$"):
             _set(result, name, value, (*path, name))
-    for name, value in patch.items():
+    for name in patch:
         if name.startswith(_DELETE):
             field = name.removeprefix(_DELETE)
-            result[field] = [item for item in result.get(field) or () if item not in value]
-    for name, order in patch.items():
+            gone = _directive_list(patch, name)
+            result[field] = [item for item in result.get(field) or () if item not in gone]
+    for name in patch:
         if name.startswith(_ORDER):
             field = name.removeprefix(_ORDER)
-            if not isinstance(order, list):
-                raise bad_request(f"{name}: want a list")
+            order = _directive_list(patch, name)
             if isinstance(result.get(field), list):
                 key = patch_key((*path, field))
                 wanted = [_identity(item, key) for item in order]
@@ -58,6 +59,13 @@ def _merge(target: dict[str, Any], patch: dict[str, Any], path: Path) -> dict[st
                     result[field], wanted, key, before if isinstance(before, list) else []
                 )
     return result
+
+
+def _directive_list(patch: dict[str, Any], name: str) -> list[Any]:
+    found = patch[name]
+    if not isinstance(found, list):
+        raise bad_request(f"{name}: want a list")
+    return found
 
 
 def _set(result: dict[str, Any], name: str, value: Any, path: Path) -> None:
