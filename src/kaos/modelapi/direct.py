@@ -59,8 +59,7 @@ class Direct:
         stack = contextlib.AsyncExitStack()
         try:
             answer = await unless_gone(request, self._send(stack, request, path, body, target))
-            if answer.method != "POST":  # 301 to 303 make a GET of it, as browsers have it
-                raise _moved(answer, target.upstream)
+            _check_place(answer, target.upstream)
             kind = answer.headers.get("content-type", "")
             if answer.status >= 400 and "json" not in kind:
                 await _refuse(answer, target.upstream)
@@ -165,9 +164,12 @@ async def _refuse(answer: aiohttp.ClientResponse, upstream: Upstream) -> NoRetur
     )
 
 
-def _moved(answer: aiohttp.ClientResponse, upstream: Upstream) -> OpenAIError:
+def _check_place(answer: aiohttp.ClientResponse, upstream: Upstream) -> None:
+    if answer.method == "POST":
+        return
+    # A redirect by 301 to 303 made a GET of it, as browsers have it.
     to = answer.url.with_query(None).with_user(None)
-    return OpenAIError(
+    raise OpenAIError(
         f"the upstream of model '{upstream.name}' has moved to {to}: set api_base to where it is",
         status=502,
         code="upstream_moved",
