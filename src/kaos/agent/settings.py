@@ -1,7 +1,8 @@
 """What an agent is told by its environment.
 
 Guarantees: read once, checked whole, frozen. Everything that is wrong is named in one error
-with the variable it came from, so that a pod does not crash five times for five mistakes.
+with the variable it came from, so that a pod does not crash five times for five mistakes. The
+line break at the end of a value (a Secret made of a file has one) is none of it.
 
 Does not: print values; an instruction or a URL may hold what its author thinks private.
 """
@@ -133,14 +134,18 @@ class Settings(BaseModel):
         Raises:
             SettingsError: With one line for each thing that is missing or wrong.
         """
-        problems = [
-            f"{variable} is not set"
-            for variable in ("AGENT_NAME", "MODEL_API_URL", "MODEL_NAME")
-            if not env.get(variable)
-        ]
         values: dict[str, Any] = {
-            field: env[variable] for field, variable in _VARIABLES.items() if env.get(variable)
+            field: value
+            for field, variable in _VARIABLES.items()
+            if (value := env.get(variable, "").strip())
         }
+        problems = [
+            f"{_VARIABLES[field]} is not set"
+            for field in ("name", "model_api_url", "model_name")
+            if field not in values
+        ]
+        if not values.get("model_api_key", "").isprintable():
+            problems.append("MODEL_API_KEY must be one line of text")
         if url := values.get("model_api_url"):
             values["model_api_url"] = _url(
                 "MODEL_API_URL", url.rstrip("/").removesuffix("/v1"), problems

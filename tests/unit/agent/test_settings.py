@@ -35,6 +35,16 @@ def test_servers_and_peers_are_named_by_variables() -> None:
     assert settings.max_steps == 7
 
 
+def test_a_secret_that_ends_with_a_line_break_is_used_without_it() -> None:
+    """A key with one in a header was refused by the client: never ready, and 500 for all."""
+    settings = Settings.from_env(NEEDED | {"MODEL_API_KEY": "sk-1\n", "MODEL_NAME": "x\n"})
+    assert settings.model_api_key.get_secret_value() == "sk-1"
+    assert settings.model_name == "x"
+    with pytest.raises(SettingsError, match="MODEL_API_KEY must be one line") as caught:
+        Settings.from_env(NEEDED | {"MODEL_API_KEY": "sk-1\nsk-2"})
+    assert "sk-" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["http://m:8000", "http://m:8000/", "http://m:8000/v1/"])
 def test_the_models_url_may_end_in_v1(url: str) -> None:
     assert Settings.from_env(NEEDED | {"MODEL_API_URL": url}).model_api_url == "http://m:8000"
