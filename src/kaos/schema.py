@@ -12,7 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-_DROPPED = ("title", "discriminator", "const", "examples", "deprecated", "propertyNames")
+_DROPPED = (
+    *("title", "discriminator", "const", "examples", "deprecated", "propertyNames"),
+    *("readOnly", "writeOnly", "contentMediaType", "contentEncoding", "contentSchema"),
+)
 _FLAGS = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 _DEEPEST = 32
 
@@ -49,6 +52,8 @@ def _node(node: dict[str, Any], definitions: dict[str, Any], where: str) -> dict
         node["x-kubernetes-list-type"] = "set"
     if "patternProperties" in node:
         (node["additionalProperties"],) = node.pop("patternProperties").values()
+    if node.get("const") is not None:
+        node["enum"] = [node["const"]]
     for key in _DROPPED:
         node.pop(key, None)
     if node.get("default", ...) is None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from kaos.schema import structural
 
@@ -106,6 +106,25 @@ def test_limits_are_told_in_the_words_that_api_servers_know() -> None:
     assert properties["unique"] == unique
     named = {"type": "object", "additionalProperties": {"type": "integer"}, "default": {}}
     assert properties["named"] == named
+
+
+def test_the_only_value_of_a_literal_is_the_only_one_that_is_taken() -> None:
+    """Any text was, and the reconciler failed at it."""
+
+    class One(BaseModel):
+        mode: Literal["web"]
+
+    assert structural(One)["properties"]["mode"] == {"type": "string", "enum": ["web"]}
+
+
+def test_a_secret_text_is_a_text() -> None:
+    """`writeOnly` is no word of a definition, and server-side apply refuses one that has it."""
+
+    class Login(BaseModel):
+        password: SecretStr
+
+    wanted = {"type": "string", "format": "password"}
+    assert structural(Login)["properties"]["password"] == wanted
 
 
 def test_what_has_no_structural_schema_is_refused_by_name() -> None:
