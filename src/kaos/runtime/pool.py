@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import time
 from typing import Final
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 from aiohappyeyeballs import start_connection
 
@@ -44,7 +44,7 @@ class HttpTransport:
     def __init__(self, config: ClusterConfig, metrics: Metrics | None = None) -> None:
         self._config = config
         self._metrics = metrics
-        server = urlsplit(config.server)
+        server = _split(config.server)
         self._host = server.netloc.rpartition("@")[2]
         self._address = (
             server.hostname or "",
@@ -280,6 +280,20 @@ class _Proxy:
         status = (await connection.head()).status
         if status >= 300:
             raise BadAnswer("the proxy {}:{} answered {}".format(*self.address, status))
+
+
+def _split(server: str) -> SplitResult:
+    """The parts of a server's URL; RuntimeFailure when it is none: a slip in a kubeconfig."""
+    try:
+        found = urlsplit(server)
+        well = found.scheme in ("http", "https") and found.port != 0
+        if well and (found.hostname or "").encode("idna"):
+            return found
+        why = "expected http(s)://host:port"
+    except ValueError as error:
+        why = str(error)
+    where = server.rpartition("@")[2]
+    raise RuntimeFailure(f"{where!r} is no address of an API server: {why}")
 
 
 async def _dial(host: str, port: int) -> socket.socket:

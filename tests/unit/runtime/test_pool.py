@@ -282,6 +282,16 @@ async def test_a_certificate_of_somebody_else_is_refused(tmp_path: Path) -> None
             await t.request(READ)
 
 
+@pytest.mark.parametrize(
+    "server",
+    ["localhost:8080", "https://", "https://a..b", "https://[::1", "https://a:port", "ftp://a"],
+)
+def test_an_address_that_is_none_is_told_at_once(server: str) -> None:
+    """Some ended a watch, and the manager with it, by an error of its own kind."""
+    with pytest.raises(RuntimeFailure, match="is no address of an API server: "):
+        HttpTransport(ClusterConfig(server))
+
+
 def test_other_proxies_are_refused_by_name() -> None:
     config = ClusterConfig("https://x", proxy="socks5://user:secret@proxy.example:1080")
     with pytest.raises(RuntimeFailure, match=r"socks5://proxy\.example of the kubeconfig"):
