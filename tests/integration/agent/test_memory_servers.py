@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from kaos.agent.app import create_app
+from kaos.agent.memory.open import open_store
 from kaos.agent.memory.store import Limits, Store, StoreError
-from kaos.agent.settings import Settings
+from kaos.agent.settings import Settings, SettingsError
 from kaos.telemetry import serving
 from kaos.testing.model import ScriptedModel
 from tests.integration.agent.servers import Server, free_port
@@ -172,6 +173,42 @@ async def test_a_conversation_goes_on_at_another_replica(
             found = [m["content"] for m in (await answer.json())["messages"]]
         assert sorted(found[::2], key=int) == [f"{n}" for n in range(30)]
         assert set(found[1::2]) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("redis", "redis://:se/cret@h:6379/0"),
+        ("redis", "redis://h:99999/0"),
+        ("postgres", "postgresql://u:se/cret@h:5432/db"),
+        ("postgres", "postgresql://u:se#cret@h/db"),
+        ("postgres", "postgresql://u:se?cret@h/db"),
+    ],
+)
+def test_a_password_that_breaks_its_url_is_told_at_the_start(kind: str, url: str) -> None:
+    """Redis's client ended the process with a trace, Postgres's failed at each request; both
+    quoted a part of the password.
+    """
+    given: dict[str, Any] = {"name": "a", "model_api_url": "http://m", "model_name": "m"}
+    with pytest.raises(SettingsError, match=r"in a password / is %2F") as caught:
+        open_store(Settings(memory_type=kind, memory_url=url, **given))  # type: ignore[arg-type]
+    assert caught.value.__suppress_context__
+    assert "'se'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("redis", "unix:///tmp/redis.sock?db=1"),
+        ("redis", "redis://u:p%2F@h:1/0"),
+        ("postgres", "postgresql:///db?user=me@server"),
+        ("postgres", "postgresql://u:p@a:1,b:2/db?target_session_attrs=read-write"),
+    ],
+)
+async def test_urls_of_all_kinds_are_taken(kind: str, url: str) -> None:
+    given: dict[str, Any] = {"name": "a", "model_api_url": "http://m", "model_name": "m"}
+    settings = Settings(memory_type=kind, memory_url=url, **given)  # type: ignore[arg-type]
+    await open_store(settings).close()
 
 
 def test_a_client_that_is_not_installed_is_named(settings: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ uses; a client library that is not installed is a clear error at the start.
 import importlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kaos.agent.memory.local import LocalStore
 from kaos.agent.memory.store import Limits, Store
@@ -42,9 +43,26 @@ def open_store(settings: Settings) -> Store:
         name, schemes = _SERVERS[kind]
         if not url.startswith(schemes):
             raise SettingsError(f"MEMORY_URL must begin with {schemes[0]} for MEMORY_TYPE {kind}")
-        made = _class(kind, name)(url, settings.identity, limits)
+        made_by = _class(kind, name)
+        try:
+            _check(url)
+            made = made_by(url, settings.identity, limits)
+        except ValueError:
+            # The reason would quote a part of the password.
+            raise SettingsError(
+                f"MEMORY_URL is not a URL for MEMORY_TYPE {kind}: in a password / is %2F, # is %23 "
+                "and ? is %3F"
+            ) from None
     store: Store = made
     return store
+
+
+def _check(url: str) -> None:
+    """Refuse a URL whose password ends its host, as the client would at each request."""
+    parts = urlsplit(url)
+    rest = f"{parts.path}{parts.query}{parts.fragment}"
+    if ":" in parts.netloc and "@" not in parts.netloc and "@" in rest:
+        raise ValueError
 
 
 def _class(module: str, name: str) -> Any:
