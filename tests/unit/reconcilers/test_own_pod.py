@@ -1,10 +1,14 @@
 """What the controller takes from the pod that it is in."""
 
+from inspect import signature
+from pathlib import Path
+
 import pytest
+import yaml
 
 from kaos.reconcilers import Settings
 from kaos.reconcilers.__main__ import as_own_pod
-from kaos.runtime import Client
+from kaos.runtime import Client, Manager
 
 PROXY = {"name": "istio-proxy", "image": "istio/proxyv2:1.27"}
 OURS = {"name": "controller", "image": "corp/kaos:1"}
@@ -39,3 +43,12 @@ async def test_a_container_of_another_name_will_do(kaos_client: Client) -> None:
 async def test_addresses_are_known_before_the_pods_status_has_them(kaos_client: Client) -> None:
     """A controller that read its status too early wrote policies without IPv6."""
     assert (await own(kaos_client, OURS)).ipv6
+
+
+def test_the_kubelet_does_not_kill_a_controller_that_still_has_time_to_end() -> None:
+    """Both had 30 s: a write was cut off, and the lease was kept from the next leader."""
+    path = Path(__file__).parents[3] / "manifests" / "controller.yaml"
+    grace = yaml.safe_load(path.read_text())["spec"]["template"]["spec"][
+        "terminationGracePeriodSeconds"
+    ]
+    assert grace > signature(Manager).parameters["graceful_timeout"].default
