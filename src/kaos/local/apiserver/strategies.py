@@ -28,6 +28,7 @@ from kaos.local.apiserver.errors import (
     field_unsupported,
 )
 from kaos.local.apiserver.poddefaults import default_pod_spec, fill
+from kaos.local.apiserver.podrules import validate_pod_spec
 from kaos.local.apiserver.registry import Kind
 from kaos.local.apiserver.services import ServiceAddresses, default_service, validate_service
 
@@ -57,6 +58,12 @@ _is_key = re.compile(r"[-._a-zA-Z0-9]{1,253}").fullmatch
 _KEY_TEXT = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name', "
     " or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
+_STRATEGIES = ("Recreate", "RollingUpdate")
+_is_percent = re.compile(r"[0-9]+%").fullmatch
+_PERCENT_TEXT = (
+    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or"
+    " '93%', regex used for validation is '[0-9]+%')"
 )
 _POD_FROZEN = (
     "pod updates may not change fields other than `spec.containers[*].image`,"
@@ -91,9 +98,9 @@ class Strategies:
             "configmaps": _validate_config_map,
             "secrets": _validate_secret,
             DEFINITIONS: validate_definition,
+            "deployments.apps": _validate_deployment,
             **dict.fromkeys(
-                ("deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"),
-                _validate_workload,
+                ("replicasets.apps", "statefulsets.apps", "daemonsets.apps"), _validate_workload
             ),
         }
 
@@ -249,29 +256,9 @@ def _default_endpoint_slice(obj: Object, _: Old) -> None:
         fill(port, name="", protocol="TCP")
 
 
-def _validate_pod_spec(spec: Object, at: str) -> list[Cause]:
-    causes = []
-    if not spec.get("containers"):
-        causes.append(field_required(f"{at}.containers"))
-    for group in ("initContainers", "containers"):
-        seen: set[str] = set()
-        for index, container in enumerate(spec.get(group) or ()):
-            field = f"{at}.{group}[{index}]"
-            name = container.get("name")
-            if not name:
-                causes.append(field_required(f"{field}.name"))
-            elif name in seen:
-                message = f'Duplicate value: "{name}"'
-                causes.append(Cause(f"{field}.name", "FieldValueDuplicate", message))
-            seen.add(name or "")
-            if not container.get("image"):
-                causes.append(field_required(f"{field}.image"))
-    return causes
-
-
 def _validate_pod(obj: Object, old: Old) -> list[Cause]:
     spec = obj["spec"]
-    causes = _validate_pod_spec(spec, "spec")
+    causes = validate_pod_spec(spec, "spec")
     if old is None:
         return causes
     before = old["spec"]
@@ -312,13 +299,30 @@ def _validate_workload(obj: Object, old: Old) -> list[Cause]:
     if not selector or any((labels or {}).get(name) != value for name, value in wanted.items()):
         text = "`selector` does not match template `labels`"
         causes.append(field_invalid("spec.template.metadata.labels", labels, text))
-    causes += _validate_pod_spec(template["spec"], "spec.template.spec")
+    claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates") or ()]
+    causes += validate_pod_spec(template["spec"], "spec.template.spec", claims)
     policy = template["spec"].get("restartPolicy", "Always")
     if policy != "Always":
         field = "spec.template.spec.restartPolicy"
         causes.append(field_unsupported(field, policy, ["Always"]))
     if old is not None and selector != old["spec"].get("selector"):
         causes.append(field_immutable("spec.selector", selector))
+    return causes
+
+
+def _validate_deployment(obj: Object, old: Old) -> list[Cause]:
+    causes = _validate_workload(obj, old)
+    strategy = obj["spec"]["strategy"]
+    if strategy["type"] not in _STRATEGIES:
+        causes.append(field_unsupported("spec.strategy.type", strategy["type"], _STRATEGIES))
+    for name in ("maxUnavailable", "maxSurge"):
+        value = (strategy.get("rollingUpdate") or {}).get(name)
+        at = f"spec.strategy.rollingUpdate.{name}"
+        if isinstance(value, int):
+            if value < 0:
+                causes.append(field_invalid(at, value, "must be greater than or equal to 0"))
+        elif value is not None and not _is_percent(str(value)):
+            causes.append(field_invalid(at, value, _PERCENT_TEXT))
     return causes
 
 
