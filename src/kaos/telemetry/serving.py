@@ -167,13 +167,28 @@ class _InFlight:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         if scope["type"] == "lifespan" or task is None:
-            await self._app(scope, receive, send)
+            await self._lifespan(scope, receive, send)
             return
         self._tasks.add(task)
         try:
             await self._app(scope, receive, self._closing(scope, send))
         finally:
             self._tasks.discard(task)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say that the app has ended when it has: hypercorn cancels what it does after that."""
+        last: Message | None = None
+
+        async def sending(message: Message) -> None:
+            nonlocal last
+            if message["type"] == "lifespan.shutdown.complete":
+                last = message
+            else:
+                await send(message)
+
+        await self._app(scope, receive, sending)
+        if last is not None:
+            await send(last)
 
     def _closing(self, scope: Scope, send: Send) -> Send:
         """Return `send`, which says `connection: close` once we were told to stop."""

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from kaos.telemetry import serving
 from kaos.testing.waiting import eventually
@@ -119,6 +120,20 @@ async def test_sigterm_ends_it_and_the_lifespan_is_closed() -> None:
     async with asyncio.timeout(5):
         await serving.serve(app, listen="127.0.0.1:0", on_listening=kill)
     assert seen == ["up", "down"]
+
+
+async def test_what_is_done_around_the_lifespan_is_done_to_its_end() -> None:
+    """Hypercorn cancelled it: last spans and open connections were lost, on Python 3.12 always."""
+    seen: list[str] = []
+
+    async def around(scope: Scope, receive: Receive, send: Send) -> None:
+        await Streams().app(scope, receive, send)
+        await asyncio.sleep(0.05)
+        seen.append("ended")
+
+    async with serving.running(around):
+        pass
+    assert seen == ["ended"]
 
 
 async def test_an_app_that_cannot_start_is_not_served() -> None:
