@@ -27,7 +27,7 @@ _DRAIN_SECONDS = (
     1.0  # output still in the pipes after the exit; a detached descendant may hold them
 )
 _REAP_SECONDS = 10.0  # SIGKILL cannot be refused: longer means an uninterruptible kernel call
-_NICENESS = 5
+_NICER = 5
 
 
 class StartError(Exception):
@@ -162,4 +162,4 @@ def _lower_priority(pid: int) -> None:
     for a quarter of a second on two cores.
     """
     with contextlib.suppress(OSError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
