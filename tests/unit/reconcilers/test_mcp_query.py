@@ -34,8 +34,11 @@ async def replying(reply: Reply | Callable[[str, bytes], Awaitable[bytes]]) -> A
         finally:
             writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()  # who hangs is not waited for
 
 
 def answer(body: Any, *, status: int = 200, kind: str = JSON, headers: str = "") -> bytes:
