@@ -63,6 +63,16 @@ def test_a_pod_that_the_node_could_not_set_up(fields: dict[str, Any], message: s
     assert f"spec.template.spec.{message}" in error.message
 
 
+def test_a_null_is_a_field_that_is_not_there() -> None:
+    nulls = {"initContainers": None, "volumes": None, "dnsPolicy": None, "nodeSelector": None}
+    spec = {"containers": [container(env=None, ports=None, livenessProbe=None)], **nulls}
+    made = World().create("apps/v1", "Deployment", deployment(spec, replicas=None))
+    found = made["spec"]["template"]["spec"]
+    assert found.keys().isdisjoint({"initContainers", "volumes", "nodeSelector"})
+    assert found["containers"][0].keys().isdisjoint({"env", "ports", "livenessProbe"})
+    assert (found["dnsPolicy"], made["spec"]["replicas"]) == ("ClusterFirst", 1)
+
+
 @pytest.mark.parametrize("amount", ["1Gb", "x", "1 Gi", "Gi", "1e", ""])
 def test_a_quantity_that_is_none_is_the_clients_error(amount: str) -> None:
     error = refused({"containers": [container(resources={"limits": {"memory": amount}})]})

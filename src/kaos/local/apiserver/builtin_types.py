@@ -97,6 +97,26 @@ def _wrong(name: str, obj: Mapping[str, Any], at: str) -> Iterator[str]:
                 yield from _wrong(field.type, item, where)
 
 
+def drop_nulls(api_version: str, kind: str, obj: dict[str, Any]) -> None:
+    """Take the nulls out of a spec: to the real server they are fields that are not there.
+
+    (Charts write `initContainers:` with nothing behind it.)
+    """
+    if message_name(api_version, kind) is not None:
+        _drop_nulls(obj.get("spec"))
+
+
+def _drop_nulls(value: Any) -> None:
+    if isinstance(value, dict):
+        for name in [name for name, item in value.items() if item is None]:
+            del value[name]
+        for item in value.values():
+            _drop_nulls(item)
+    elif isinstance(value, list):
+        for item in value:
+            _drop_nulls(item)
+
+
 def _word(value: object) -> str:
     match value:
         case bool():

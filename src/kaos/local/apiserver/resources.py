@@ -16,7 +16,7 @@ import msgspec
 from kaos.local.apiserver import metadata as meta
 from kaos.local.apiserver.admission import accept, check_lock, require_namespace, told
 from kaos.local.apiserver.apply import apply, record_update
-from kaos.local.apiserver.builtin_types import unknown_fields, wrong_type
+from kaos.local.apiserver.builtin_types import drop_nulls, unknown_fields, wrong_type
 from kaos.local.apiserver.errors import (
     already_exists,
     bad_request,
@@ -281,6 +281,8 @@ class Resources:
         """
         schema = self._schema(kind)
         unknown: list[str] = []
+        if not subresource:
+            drop_nulls(kind.api_version, kind.kind, obj)
         if schema is not None:
             unknown = schema.prune(obj)
         elif wrong := wrong_type(kind.api_version, kind.kind, obj):
