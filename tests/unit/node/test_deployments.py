@@ -211,6 +211,17 @@ async def _eventually(url: str) -> tuple[int, str]:
     return await get(url)
 
 
+async def test_a_route_that_is_none_is_told_so(small: Cluster) -> None:
+    await small.client.create(route("web", "/web", backendRefs=[{"port": "http"}]))
+    found = await small.until(HTTP_ROUTE, "web", lambda r: r.status.get("parents"))
+    conditions = {c["type"]: c for c in found.status["parents"][0]["conditions"]}
+    assert conditions["Accepted"]["status"] == conditions["ResolvedRefs"]["status"] == "False"
+    assert "has not the form of an HTTPRoute" in conditions["Accepted"]["message"]
+    await small.client.create(service("web"))
+    await small.client.create(route("other", "/other"))
+    await small.until(HTTP_ROUTE, "other", lambda r: r.status.get("parents"))
+
+
 async def test_a_route_to_nowhere_names_what_is_missing(small: Cluster) -> None:
     await small.client.create(route("web", "/web"))
     found = await small.until(HTTP_ROUTE, "web", lambda r: r.status.get("parents"))

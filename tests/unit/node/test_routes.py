@@ -126,6 +126,23 @@ def test_what_is_not_supported_is_said_and_not_half_done(broken: dict[str, Any],
 
 
 @pytest.mark.parametrize(
+    "broken",
+    [
+        {"backendRefs": [{"name": "web", "port": "http"}]},
+        {"backendRefs": [{"port": 80}]},
+        {"backendRefs": ["web"]},
+        {"matches": 5},
+        {"timeouts": {"request": 5}},
+    ],
+)
+def test_a_route_that_is_none_does_not_take_the_others_along(broken: dict[str, Any]) -> None:
+    body = route("r", broken)
+    with pytest.raises(Unsupported, match="has not the form of an HTTPRoute"):
+        rules_of(body)
+    assert [rule.path for rule in RouteTable.of([body, route("s", rule("/s"))]).rules] == ["/s"]
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("120s", 120), ("1m30s", 90), ("500ms", 0.5), ("1h", 3600), ("0s", None), (None, None),

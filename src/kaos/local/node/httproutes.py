@@ -4,13 +4,14 @@ Guarantees: `status.parents` as a Gateway controller writes it, one entry for ea
 Accepted and ResolvedRefs and the reasons of the Gateway API; entries of other controllers stay.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from kaos.local.node.endpoints import tcp_ports
 from kaos.local.node.gateway import Gateway
-from kaos.local.node.routes import RouteTable, Unsupported, rules_of
+from kaos.local.node.routes import MALFORMED, RouteTable, Unsupported, rules_of
 from kaos.local.node.statuswriter import write_status
 from kaos.runtime import (
     HTTP_ROUTE,
@@ -86,6 +87,12 @@ class HTTPRoutes:
         return True, "Accepted", "Route is accepted"
 
     def _resolved(self, route: Mapping[str, Any]) -> Verdict:
+        try:
+            return self._references(route)
+        except MALFORMED:
+            return self._accepted(route)  # which says so
+
+    def _references(self, route: Mapping[str, Any]) -> Verdict:
         namespace = route["metadata"]["namespace"]
         for rule in (route.get("spec") or {}).get("rules") or []:
             for ref in rule.get("backendRefs") or []:
@@ -108,8 +115,10 @@ class HTTPRoutes:
 
 
 def _backends(namespace: str, spec: Mapping[str, Any]) -> set[Request]:
-    return {
-        Request(ref.get("namespace") or namespace, ref["name"])
-        for rule in spec.get("rules") or []
-        for ref in rule.get("backendRefs") or []
-    }
+    with contextlib.suppress(*MALFORMED):
+        return {
+            Request(ref.get("namespace") or namespace, ref["name"])
+            for rule in spec.get("rules") or []
+            for ref in rule.get("backendRefs") or []
+        }
+    return set()

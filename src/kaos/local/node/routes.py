@@ -18,6 +18,10 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?")
 _FILTERS = ("URLRewrite", "RequestHeaderModifier", "ResponseHeaderModifier")
 
 
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+"""What reading a route raises that has not the form of one."""
+
+
 class Unsupported(ValueError):  # noqa: N818
     """A route asks for something that this gateway does not do; the message says what."""
 
@@ -156,6 +160,16 @@ def rules_of(route: Mapping[str, Any]) -> list[Rule]:
     Raises:
         Unsupported: It asks for something that this gateway does not do.
     """
+    try:
+        return _rules_of(route)
+    except Unsupported:
+        raise
+    except MALFORMED as error:
+        # One route that is none must not keep the gateway from serving the others.
+        raise Unsupported(f"it has not the form of an HTTPRoute ({error!r})") from error
+
+
+def _rules_of(route: Mapping[str, Any]) -> list[Rule]:
     metadata, spec = route["metadata"], route.get("spec") or {}
     hosts = tuple(str(host).lower() for host in spec.get("hostnames") or [])
     rules = []
