@@ -146,6 +146,11 @@ class WorkloadSpec(Model):
     )
 
     @property
+    def main_resources(self) -> dict[str, Any]:
+        """What the main container asks of the node, as a pod has it; empty when nothing is said."""
+        return self.container.resources.manifest() or self.resources.manifest()
+
+    @property
     def least_replicas(self) -> int:
         """How many pods there are when nobody is busy."""
         if self.suspend:

@@ -299,6 +299,15 @@ def test_w14_a_hosted_model_gets_gpus_and_memory() -> None:
     assert children["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
+def test_gpus_stay_when_the_container_is_given_resources_of_its_own() -> None:
+    """They were lost without a word, and the model ran on the processor."""
+    one = body("ModelAPI", "o", {"mode": "Hosted", "hostedConfig": {"model": "m", "gpus": 1}})
+    one["spec"]["container"] = {"resources": {"limits": {"memory": "16Gi"}}}
+    pod, _ = template(ModelAPI.parse(one))
+    limits = {"nvidia.com/gpu": 1, "memory": "16Gi"}
+    assert pod["spec"]["containers"][0]["resources"] == {"limits": limits}
+
+
 def test_routes_are_kept_to_the_host_names_that_are_asked_for() -> None:
     one = agent(gatewayRoute={"hostnames": ["chat.example.test"]})
     route = by_kind(agent_children(one, "m", SETTINGS, routes=True))["HTTPRoute"]

@@ -101,7 +101,7 @@ def agent_children(
                     (),
                     command=COMMAND,
                     env=variables(generated, user, from_keys),
-                    resources=spec.resources.manifest(),
+                    resources=spec.main_resources,
                     mounts=[*mounts, *auth.mounts],
                 )
             ],

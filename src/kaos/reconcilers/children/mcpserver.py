@@ -94,7 +94,7 @@ def mcpserver_children(
         env=source + variables(generated, spec.config.env),
         probes=tcp_probes() if custom else None,  # nobody knows the paths of another's image
         drain=settings.drain if custom else 0,
-        resources=spec.resources.manifest(),
+        resources=spec.main_resources,
         mounts=mounts,
     )
     children = [

@@ -113,10 +113,11 @@ def _hosted(
 
 def ollama_resources(api: ModelAPI, config: HostedConfig) -> Manifest:
     """What Ollama asks of the node: the user's wish or enough for a small model, and GPUs."""
-    wish = config.resources.manifest() or api.spec.resources.manifest() or MODEL_MEMORY
+    own = api.spec.container.resources.manifest() or config.resources.manifest()
+    wish = own or api.spec.main_resources or MODEL_MEMORY
     if not config.gpus:
         return wish
-    return {**wish, "limits": {**wish.get("limits", {}), GPU: config.gpus}}
+    return {**wish, "limits": {GPU: config.gpus, **wish.get("limits", {})}}
 
 
 def _ollama_probes() -> dict[str, Any]:

@@ -79,7 +79,7 @@ def proxy_children(
         ("serve", "--config", f"{FOLDER}/{file}"),
         command=COMMAND,
         env=_environment(api, config, settings),
-        resources=api.spec.resources.manifest() or (LITELLM if litellm else None),
+        resources=api.spec.main_resources or (LITELLM if litellm else None),
         mounts=mounts,
     )
     pod = deployment(api, [gateway], drain=settings.drain, volumes=volumes, annotations=annotations)

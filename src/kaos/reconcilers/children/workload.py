@@ -238,7 +238,7 @@ def pod_spec(
 
 
 def overridden(main: Manifest, resource: Workload) -> Manifest:
-    """The main container as the user's `container` wants it."""
+    """The main container as the user's `container` wants it; its resources it has already."""
     wish = resource.spec.container
     result = dict(main)
     if wish.image is not None:
@@ -252,8 +252,6 @@ def overridden(main: Manifest, resource: Workload) -> Manifest:
         own = {variable.name for variable in wish.env}
         kept = [variable for variable in main["env"] if variable["name"] not in own]
         result["env"] = kept + [variable.manifest() for variable in wish.env]
-    if resources := wish.resources.manifest():
-        result["resources"] = resources
     return result
 
 
