@@ -129,6 +129,8 @@ def api_key(upstream: Upstream, env: Mapping[str, str]) -> str | None:
         return None
     if not key.strip():
         raise ConfigError(f"model {upstream.name}: the API key in {where} is empty")
+    if not key.strip().isprintable():
+        raise ConfigError(f"model {upstream.name}: the API key in {where} is not one line of text")
     return key.strip()
 
 

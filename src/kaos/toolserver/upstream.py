@@ -199,6 +199,10 @@ class _Guard(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        for name, value in request.headers.items():
+            if not value.isprintable():  # h11 would quote it, and it is a secret
+                self.said = f"the value of header {name} is not one line of text"
+                return _error(request, 503, self.said)
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:

@@ -237,6 +237,8 @@ def one(**model: Any) -> GatewayConfig:
 def test_a_key_that_is_missing_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model m: the API key in variable KEY is empty"):
         build_app(one(api_base="http://x", api_key_env="KEY"), {})
+    with pytest.raises(ConfigError, match="variable KEY is not one line of text"):
+        build_app(one(api_base="http://m", api_key_env="KEY"), {"KEY": "sk-1\nsk-2"})
     with pytest.raises(ConfigError, match="model m: cannot read"):
         build_app(one(api_base="http://x", api_key_file=str(tmp_path / "none")), {})
 

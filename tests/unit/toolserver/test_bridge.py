@@ -208,6 +208,10 @@ async def test_a_remote_server_that_refuses_or_is_not_there_is_told(tmp_path: Pa
         assert "key=k" not in str(caught.value)
     with pytest.raises(BridgeError, match="cannot be reached"):
         await Bridge("bridge").keep(Remote(f"{there}/mcp", None), Told())
+    (tmp_path / "Authorization").write_text("Bearer s3cret\nand more")
+    with pytest.raises(BridgeError, match="header authorization is not one line") as caught:
+        await Bridge("bridge").keep(Remote(f"{there}/mcp", tmp_path), Told())
+    assert "s3cret" not in str(caught.value), "the client quoted it"
 
 
 async def test_a_remote_server_that_has_served_is_waited_for(
