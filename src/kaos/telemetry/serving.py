@@ -65,7 +65,7 @@ _BACKLOG = 1024
 
 
 class ListenError(OSError):
-    """The address cannot be listened on: malformed, taken, or not ours."""
+    """It cannot be served as asked: the address, as a rule, is malformed, taken, or not ours."""
 
 
 async def serve(
@@ -90,12 +90,12 @@ async def serve(
         on_listening: Called once with the base URL, as soon as the socket accepts connections.
 
     Raises:
-        ListenError: The address cannot be listened on.
+        ListenError: The address cannot be listened on, or `KAOS_DRAIN` is no number.
     """
+    pause = _drain() if drain is None else drain
     sock = _bind(listen)
     told = stop or asyncio.Event()
     stopping = asyncio.Event()
-    pause = float(os.environ.get(DRAIN_VARIABLE) or 0) if drain is None else drain
     requests = _InFlight(app, told)
     config = _Config(sock)
     config.graceful_timeout = grace + _LAST_WORDS
@@ -231,6 +231,15 @@ def _signals(stopping: asyncio.Event) -> Iterator[None]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
+
+
+def _drain() -> float:
+    text = os.environ.get(DRAIN_VARIABLE, "").strip() or "0"
+    try:
+        return float(text)
+    except ValueError as error:
+        message = f"{DRAIN_VARIABLE} is {text!r}: it must be a number of seconds"
+        raise ListenError(message) from error
 
 
 def _bind(listen: str) -> socket.socket:

@@ -53,6 +53,13 @@ async def test_it_serves_without_naming_the_server() -> None:
         assert "server" not in response.headers
 
 
+async def test_a_drain_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ended with a trace that did not say which variable it was."""
+    monkeypatch.setenv(serving.DRAIN_VARIABLE, "5s")
+    with pytest.raises(serving.ListenError, match="KAOS_DRAIN is '5s': it must be a number"):
+        await serving.serve(Streams().app, listen="127.0.0.1:0")
+
+
 async def test_a_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
