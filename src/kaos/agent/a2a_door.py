@@ -30,6 +30,8 @@ from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import (
     AgentCapabilities,
     AgentCard,
+    AgentInterface,
+    AgentSkill,
     ListTasksRequest,
     ListTasksResponse,
     Task,
@@ -63,6 +65,11 @@ async def open_door(exchanges: Exchanges) -> AsyncIterator[ASGIApp]:
         capabilities=AgentCapabilities(streaming=True, push_notifications=False),
         default_input_modes=["text/plain"],
         default_output_modes=["text/plain"],
+        # Nobody reads this card (`kaos.agent.card` is the public one), but the SDK warns of gaps.
+        supported_interfaces=[
+            AgentInterface(url=PATH, protocol_binding="JSONRPC", protocol_version="1.0")
+        ],
+        skills=[AgentSkill(id="chat", name="Chat", description=about, tags=["chat"])],
     )
     tasks = _LatestTasks(open_list=settings.memory_open_list)
     handler = DefaultRequestHandlerV2(_Executor(exchanges), tasks, card)

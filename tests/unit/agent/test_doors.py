@@ -75,7 +75,11 @@ def message(text: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_a2a_message_task_list_and_card(
-    start_agent: Any, rpc: Any, http: aiohttp.ClientSession, model: ScriptedModel
+    start_agent: Any,
+    rpc: Any,
+    http: aiohttp.ClientSession,
+    model: ScriptedModel,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     url = await start_agent()
     model.say("Hello you.", "Again: {last}")
@@ -96,6 +100,7 @@ async def test_a2a_message_task_list_and_card(
     assert len(listed) == 2
     everybodys = (await rpc(url, "ListTasks"))["result"]
     assert everybodys.get("tasks", []) == []
+    assert "compliant" not in caplog.text
 
 
 async def test_every_door_has_the_run_in_its_log_lines(
