@@ -67,14 +67,19 @@ class Journal:
         database = sqlite3.connect(
             self._path, timeout=_LOCK_SECONDS, check_same_thread=False, isolation_level=None
         )
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in {0, _FORMAT}:
-            raise sqlite3.DatabaseError(f"format {version} is not {_FORMAT}: made by a newer KAOS?")
-        database.executescript(_SCHEMA)
-        database.execute(f"PRAGMA user_version={_FORMAT}")
+        try:
+            database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in {0, _FORMAT}:
+                message = f"format {version} is not {_FORMAT}: made by a newer KAOS?"
+                raise sqlite3.DatabaseError(message)
+            database.executescript(_SCHEMA)
+            database.execute(f"PRAGMA user_version={_FORMAT}")
+        except sqlite3.Error:
+            database.close()
+            raise
         return database
 
     def restore(self, *, history: int) -> Store:
