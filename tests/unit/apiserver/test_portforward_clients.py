@@ -213,7 +213,7 @@ async def test_kr8s_carries_a_large_connection() -> None:
         }
         api = await kr8s.asyncio.api(kubeconfig=config)
         pod = Pod(POD, api=api)
-        async with pod.portforward(port, local_port="auto") as local:
+        async with pod.portforward(port, local_port=free_port()) as local:
             reader, writer = await asyncio.open_connection("127.0.0.1", local)
             sending = asyncio.create_task(_send(writer, payload))
             got = await reader.readexactly(len(payload))
