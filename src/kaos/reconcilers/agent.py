@@ -178,18 +178,18 @@ def refused(targets: list[str]) -> Finding:
 
 def accept(agent: Agent, api: ModelAPI | None) -> Finding:
     """The Accepted condition: whether the ModelAPI serves the agent's model, if there is one."""
-    wanted = agent.spec.model
+    wanted, place = named_model(agent)
     if api is not None and not asked_model(agent, api):
         message = (
             f'ModelAPI "{api.name}" serves any model that fits {", ".join(api.spec.models)} and '
             "has none of its own; name one in spec.model"
         )
         return Finding(Type.ACCEPTED, False, Reason.MODEL_NOT_SERVED, message)
-    if wanted is None or api is None or serves(api, wanted):
+    if not wanted or api is None or serves(api, wanted):
         return Finding(Type.ACCEPTED, True, Reason.SPEC_VALID, "the spec is valid")
     message = (
         f'ModelAPI "{api.name}" does not serve model "{wanted}" '
-        f"(it serves: {', '.join(api.spec.models)}); change spec.model or the ModelAPI"
+        f"(it serves: {', '.join(api.spec.models)}); change {place} or the ModelAPI"
     )
     return Finding(Type.ACCEPTED, False, Reason.MODEL_NOT_SERVED, message)
 
@@ -206,17 +206,21 @@ def plain_name(api: ModelAPI, model: str) -> str:
 
 
 def asked_model(agent: Agent, api: ModelAPI | None) -> str:
-    """The model that the agent asks for; empty when only the absent ModelAPI could tell.
-
-    `config.env` wins over `spec.model`, and that over the ModelAPI's own.
-    """
-    named = next((v.value for v in agent.spec.config.env if v.name == MODEL_NAME and v.value), None)
-    named = named or agent.spec.model
+    """The model that the agent asks for; empty when only the absent ModelAPI could tell."""
+    named, _ = named_model(agent)
     if api is None:
-        return named or ""
+        return named
     if named:
         return plain_name(api, named)
     return next((m for m in api.spec.models if "*" not in m), "")
+
+
+def named_model(agent: Agent) -> tuple[str, str]:
+    """The model that an agent's spec names, and where; empty when the ModelAPI's own is meant."""
+    for variable in agent.spec.config.env:
+        if variable.name == MODEL_NAME and variable.value:
+            return variable.value, f"{MODEL_NAME} in spec.config.env"
+    return agent.spec.model or "", "spec.model"
 
 
 def _usable(url: str) -> bool:

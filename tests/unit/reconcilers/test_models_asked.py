@@ -8,7 +8,7 @@ from kaos.api import ModelAPI
 from kaos.reconcilers.agent import accept, asked_model, serves
 from tests.unit.reconcilers.resources import agent, hosted, proxy
 
-ENV = {"config": {"env": [{"name": "MODEL_NAME", "value": "ollama/smollm2:135m"}]}}
+ENV: dict[str, Any] = {"config": {"env": [{"name": "MODEL_NAME", "value": "ollama/smollm2:135m"}]}}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,14 @@ def test_a_model_that_is_not_served_is_refused_with_what_is() -> None:
     assert not finding.ok
     assert finding.reason == "ModelNotServed"
     assert "smollm2:135m" in finding.message
+
+
+def test_a_model_that_is_named_by_a_variable_is_looked_for_as_well() -> None:
+    """The agent was Ready, and each of its answers was a 404."""
+    finding = accept(agent(**ENV), hosted(model="llama3.2"))
+    assert (finding.ok, finding.reason) == (False, "ModelNotServed")
+    assert "change MODEL_NAME in spec.config.env or the ModelAPI" in finding.message
+    assert accept(agent(**ENV, model="other"), hosted()).ok  # it wins over spec.model
 
 
 def test_an_agent_without_a_model_is_told_to_name_one_where_there_are_patterns_alone() -> None:
