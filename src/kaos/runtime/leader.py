@@ -46,6 +46,7 @@ from kaos.runtime.resources import LEASE
 from kaos.runtime.transport import HttpRequest, HttpResponse, Stream, Transport
 
 _JITTER = 0.2
+_TOO_LITTLE = 0.05  # time for another attempt
 _RELEASE_TRIES = 3
 _RELEASE_TIMEOUT = 5.0
 _log = structlog.get_logger("kaos.runtime")
@@ -127,9 +128,10 @@ class Elector:
     async def renew(self) -> None:
         """Keep the lease; raises LeadershipLost when that failed for too long."""
         while True:
-            await self._pause()
-            await self._try()
-            if not self.leading:
+            await self._pause(until=self._deadline)
+            renewed = await self._try()
+            left = self._deadline - asyncio.get_running_loop().time()
+            if not self.leading or (not renewed and left < _TOO_LITTLE):
                 self._log.error("leader.lost")
                 raise LeadershipLost(
                     f"lease {self._settings.namespace}/{self._settings.name} was not renewed "
@@ -156,14 +158,19 @@ class Elector:
                     self._log.info("leader.release_failed", error=str(error))
                     return
 
-    async def _pause(self) -> None:
-        period = self._settings.retry_period
-        await anyio.sleep(period * (1 + _JITTER * random.random()))  # noqa: S311 - jitter
+    async def _pause(self, *, until: float = math.inf) -> None:
+        period = self._settings.retry_period * (1 + _JITTER * random.random())  # noqa: S311 - jitter
+        left = until - asyncio.get_running_loop().time()
+        await anyio.sleep(max(min(period, left), 0.0))
 
     async def _try(self) -> bool:
         """One attempt to take or renew the lease, given up when it could no longer help."""
-        now = asyncio.get_running_loop().time()
-        left = self._deadline - now if self.leading else self._settings.renew_deadline
+        now, settings = asyncio.get_running_loop().time(), self._settings
+        left = settings.renew_deadline
+        if self.leading:
+            left = self._deadline - now
+        elif self._renewing:  # we were frozen, or it failed so far; nobody else may lead yet
+            left = (settings.lease_duration - settings.renew_deadline) / 2
         self._express.until = now + left
         try:
             with anyio.fail_after(left):
