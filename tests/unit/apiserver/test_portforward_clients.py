@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from kaos.cli.ports import free_port
 from kaos.local.apiserver.streams import stream_routes
 
 pytestmark = pytest.mark.process
