@@ -126,6 +126,26 @@ async def test_the_exit_is_seen_though_a_child_holds_the_pipes_and_the_child_is_
     assert await gone(child)
 
 
+async def test_a_second_cancellation_leaves_no_pipe_open(tmp_path: Path) -> None:
+    started: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+
+    async def block() -> None:
+        argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+        async with running(argv, env={}, cwd=tmp_path, output=lambda *_: None) as process:
+            started.set_result(process)
+            await process.wait()
+
+    task = asyncio.create_task(block())
+    process = await started
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert process._transport.is_closing()
+    await asyncio.wait_for(process.wait(), 5)
+
+
 async def test_cancelling_the_block_leaves_nothing_of_the_group(tmp_path: Path) -> None:
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 

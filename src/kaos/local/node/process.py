@@ -109,9 +109,11 @@ class Process:
     async def _end(self) -> None:
         # The first process is the container: when it is gone, what it left in its group goes too.
         self.signal(signal.SIGKILL)
-        await asyncio.wait([self._protocol.exited], timeout=_REAP_SECONDS)
-        await asyncio.wait([self._protocol.drained], timeout=_DRAIN_SECONDS)
-        self._transport.close()
+        try:
+            await asyncio.wait([self._protocol.exited], timeout=_REAP_SECONDS)
+            await asyncio.wait([self._protocol.drained], timeout=_DRAIN_SECONDS)
+        finally:
+            self._transport.close()  # also when a second cancellation comes: its pipes are ours
 
 
 @contextlib.asynccontextmanager
