@@ -144,6 +144,18 @@ async def test_a_container_that_the_node_fails_at_leaves_no_second_process_of_it
     assert alive <= {again}
 
 
+async def test_a_pod_that_the_node_fails_at_says_so(small: Cluster) -> None:
+    volumes = [{"name": "v", "persistentVolumeClaim": {}}]
+    await small.client.create(pod("web", container(SLEEP), volumes=volumes))
+
+    async def told() -> bool:
+        events = await small.client.list(EVENT, "default")
+        notes = [e.get("note", "") for e in events if e.get("reason") == "FailedSync"]
+        return any("KeyError('claimName')" in note for note in notes)
+
+    await eventually(told)
+
+
 async def test_kill_9_of_a_container_is_seen_and_repaired(small: Cluster) -> None:
     await small.client.create(pod("web", server_container()))
     first = await small.until(POD, "web", ready)

@@ -117,9 +117,11 @@ class Pods:
                     await worker.remove()
                     self._workers.pop(worker.uid, None)
                 return
-            except Exception:
+            except Exception as error:
                 # A pod that the node fails at must not take the other pods with it.
                 log.exception("pod worker failed, starting it again", pod=str(worker.key))
+                note = f"error of the node, which tries again: {_leaf(error)!r}"
+                self._tools.events.event(worker.pod, type="Warning", reason="FailedSync", note=note)
             await asyncio.sleep(_RETRY_SECONDS)
             self._tools.ports.release(worker.host_ports.values())
             pod = self._cache.get(POD, worker.key.name, worker.key.namespace)
@@ -154,6 +156,12 @@ class Pods:
             now=datetime.now(UTC),
             ended=True,
         )
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _grace(pod: Object) -> float:
