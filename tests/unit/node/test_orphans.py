@@ -81,7 +81,10 @@ def test_broken_records_are_passed_over(tmp_path: Path) -> None:
 
 @needs_proc
 def test_one_without_a_record_is_found_by_its_mark(tmp_path: Path) -> None:
-    with process(**{STATE_VARIABLE: str(tmp_path)}) as ours, process() as other:
+    code = "print(1, flush=True);" + SLEEP
+    with process(code, **{STATE_VARIABLE: str(tmp_path)}) as ours, process() as other:
+        assert ours.stdout is not None
+        ours.stdout.readline()  # from now on the kernel shows its variables
         assert [o.pid for o in reap(tmp_path)] == [ours.pid]
         assert other.poll() is None
 
