@@ -5,7 +5,7 @@ import pytest
 from kaos.local.apiserver.errors import StatusError
 from kaos.local.apiserver.selectors import parse_fields, parse_labels
 
-LABELS = {"app": "web", "tier": "a"}
+LABELS = {"app": "web", "tier": "a", "rank": "7"}
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,20 @@ LABELS = {"app": "web", "tier": "a"}
         ("none in (x)", False),
         ("app=", False),
         ("kaos.tools/name=x", False),
+        ("rank>6", True),
+        ("rank < 7,app", False),
+        ("rank>-1", True),
+        ("app>1", False),
+        ("none<1", False),
     ],
 )
 def test_labels(text: str, matches: bool) -> None:
     assert all(term.matches(LABELS) for term in parse_labels(text)) is matches
 
 
-@pytest.mark.parametrize("text", ["a b", "app in web", "=x", "a=b=c", "app in (a", ",a=b"])
+@pytest.mark.parametrize(
+    "text", ["a b", "app in web", "=x", "a=b=c", "app in (a", ",a=b", "rank>x", "a<>1"]
+)
 def test_labels_that_cannot_be_read(text: str) -> None:
     with pytest.raises(StatusError) as caught:
         parse_labels(text)

@@ -1,7 +1,7 @@
 """Label and field selectors: parsed once per request, asked per object.
 
-Guarantees the grammar of Kubernetes: ``a=b, c!=d, e in (f,g), h notin (i), j, !k``
-for labels, ``path=value``, ``==`` and ``!=`` for fields. Any field path is
+Guarantees the grammar of Kubernetes: ``a=b, c!=d, e in (f,g), h notin (i), j, !k,
+l>1`` for labels, ``path=value``, ``==`` and ``!=`` for fields. Any field path is
 answered from the object (the real server knows a short list per kind and
 refuses others); a field that is not there counts as empty.
 """
@@ -14,8 +14,9 @@ from typing import Any
 from kaos.local.apiserver.errors import bad_request
 
 _SET = re.compile(r"^(?P<key>[^\s!=(),]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
-_PAIR = re.compile(r"^(?P<key>[^\s!=(),]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s!=(),]*)$")
-_BARE = re.compile(r"^(?P<op>!?)\s*(?P<key>[^\s!=(),]+)$")
+_PAIR = re.compile(r"^(?P<key>[^\s!=(),<>]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s!=(),<>]*)$")
+_ORDER = re.compile(r"^(?P<key>[^\s!=(),<>]+)\s*(?P<op>[<>])\s*(?P<value>-?[0-9]+)$")
+_BARE = re.compile(r"^(?P<op>!?)\s*(?P<key>[^\s!=(),<>]+)$")
 _COMMA = re.compile(r",(?![^(]*\))")
 
 
@@ -24,7 +25,7 @@ class Requirement:
     """One condition on a label: its value is among ``values`` (or not, or it exists)."""
 
     key: str
-    operator: str  # in, notin, exists, absent
+    operator: str  # in, notin, exists, absent, <, >
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -36,8 +37,16 @@ class Requirement:
                 return labels.get(self.key) not in self.values
             case "exists":
                 return self.key in labels
+            case "<" | ">":
+                return self._in_order(labels.get(self.key, ""))
             case _:
                 return self.key not in labels
+
+    def _in_order(self, label: str) -> bool:
+        (limit,) = self.values
+        if not re.fullmatch(r"-?[0-9]+", label):
+            return False
+        return int(label) < int(limit) if self.operator == "<" else int(label) > int(limit)
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
@@ -60,6 +69,8 @@ def _requirement(part: str, text: str) -> Requirement:
     if found := _PAIR.match(part):
         operator = "notin" if found["op"] == "!=" else "in"
         return Requirement(found["key"], operator, frozenset([found["value"]]))
+    if found := _ORDER.match(part):
+        return Requirement(found["key"], found["op"], frozenset([found["value"]]))
     if found := _BARE.match(part):
         return Requirement(found["key"], "absent" if found["op"] else "exists")
     raise bad_request(f"unable to parse requirement: {part!r} in label selector {text!r}")
