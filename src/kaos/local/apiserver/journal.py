@@ -49,8 +49,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pending: list[_Row] = []
-        self._waiters: list[asyncio.Future[None]] = []
-        self._writing = False
+        self._waiters: list[asyncio.Future[None]] = []  # for the next batch
+        self._current: list[asyncio.Future[None]] | None = None  # for the one under way
         self._lock = threading.Lock()
         self._work = threading.Semaphore(0)
         self._closing = False
@@ -110,11 +110,14 @@ class Journal:
             JournalError: It could not be.
         """
         with self._lock:
-            if not self._pending and not self._writing:
+            waiters = self._waiters if self._pending else self._current
+            if waiters is None:
                 return
             future = asyncio.get_running_loop().create_future()
-            self._waiters.append(future)
-        self._work.release()
+            waiters.append(future)
+            again = waiters is self._waiters and len(waiters) == 1
+        if again:  # what failed is not tried by itself
+            self._work.release()
         await future
 
     def _write_batches(self) -> None:
@@ -122,8 +125,7 @@ class Journal:
             self._work.acquire()
             with self._lock:
                 rows, self._pending = self._pending, []
-                waiters, self._waiters = self._waiters, []
-                self._writing = bool(rows)
+                self._current, self._waiters = self._waiters, []
             # Only the last state of each object matters.
             rows = list({row[:3]: row for row in rows}.values())
             failure = ""
@@ -134,11 +136,12 @@ class Journal:
                 failure = f"a write was not kept in {self._path}: {error}"
                 with self._lock:  # nothing that comes later may be kept without them
                     self._pending = [*rows, *self._pending]
-            self._writing = False
-            for future in waiters:
+            with self._lock:
+                waiters, self._current = self._current, None
+            if waiters:
                 # The loop may be gone when the server ends in disorder.
                 with contextlib.suppress(RuntimeError):
-                    future.get_loop().call_soon_threadsafe(_settle, future, failure)
+                    waiters[0].get_loop().call_soon_threadsafe(_settle, waiters, failure)
             if self._closing and not waiters and (failure or not rows):
                 return
 
@@ -170,10 +173,11 @@ class Journal:
         self._database.close()
 
 
-def _settle(future: asyncio.Future[None], failure: str) -> None:
-    if future.done():
-        return  # its request was cancelled
-    if failure:
-        future.set_exception(JournalError(failure))
-    else:
-        future.set_result(None)
+def _settle(waiters: list[asyncio.Future[None]], failure: str) -> None:
+    for future in waiters:
+        if future.done():
+            continue  # its request was cancelled
+        if failure:
+            future.set_exception(JournalError(failure))
+        else:
+            future.set_result(None)
