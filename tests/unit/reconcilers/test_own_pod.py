@@ -1,5 +1,6 @@
 """What the controller takes from the pod that it is in."""
 
+import os
 from inspect import signature
 from pathlib import Path
 
@@ -8,22 +9,23 @@ import yaml
 
 from kaos.reconcilers import Settings
 from kaos.reconcilers.__main__ import as_own_pod
-from kaos.runtime import Client, Manager
+from kaos.runtime import Client, ClusterConfig, Manager
 
 PROXY = {"name": "istio-proxy", "image": "istio/proxyv2:1.27"}
 OURS = {"name": "controller", "image": "corp/kaos:1"}
 
 
 @pytest.fixture(autouse=True)
-def pod_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"NAME": "me", "NAMESPACE": "default", "IPS": "10.0.0.7,fd00::7"}.items():
+def pod_name(monkeypatch: pytest.MonkeyPatch, kaos_api: ClusterConfig) -> None:
+    own = {"NAME": "me", "NAMESPACE": kaos_api.namespace, "IPS": "10.0.0.7,fd00::7"}
+    for name, value in own.items():
         monkeypatch.setenv(f"KAOS_POD_{name}", value)
     monkeypatch.delenv("KAOS_IMAGE", raising=False)
 
 
 async def own(client: Client, *containers: dict[str, str]) -> Settings:
     labels = {"app.kubernetes.io/name": "kaos-controller", "pod-template-hash": "5d4"}
-    metadata = {"name": "me", "namespace": "default", "labels": labels}
+    metadata = {"name": "me", "namespace": os.environ["KAOS_POD_NAMESPACE"], "labels": labels}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
     await client.create({**pod, "spec": {"containers": list(containers)}})
     return await as_own_pod(Settings(), client)
