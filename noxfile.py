@@ -51,13 +51,13 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The fast tests; `-- --cov` counts the lines and branches they reach, at twice the time."""
-    install(session, "test", "e2e", extras="local,modelapi")
+    install(session, "test", "e2e")
     session.run("pytest", *WORKERS, "-m", "not process", *session.posargs)
 
 
 @nox.session
 def processes(session: nox.Session) -> None:
-    """The tests beside them that start a program: of ours, a pod, a client of somebody else's."""
+    """The tests beside them that start a program (of ours, a pod, a client), or load LiteLLM."""
     install(session, "test", "e2e", extras="local,modelapi")
     session.run("pytest", *WORKERS, "-m", "process", *session.posargs)
 

@@ -115,6 +115,7 @@ def test_what_is_wrong_in_litellms_configuration_is_one_line(
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.process  # loading it takes many seconds
 @pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="needs kaos[modelapi]")
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("default")
