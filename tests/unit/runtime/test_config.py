@@ -231,19 +231,23 @@ async def test_no_cluster_says_where_it_looked(
         await ClusterConfig.load(tmp_path / "other")
 
 
-async def test_in_a_pod_the_service_account_speaks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """kr8s says "default" for the namespace there."""
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service account of a pod that we are in."""
     account = tmp_path / "account"
     account.mkdir()
     (account / "token").write_text("pod-token\n")
-    (account / "namespace").write_text("kaos-system\n")
     (account / "ca.crt").write_bytes(certificate()[0])
     monkeypatch.setattr("kaos.runtime.config._SERVICE_ACCOUNT", account)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    return account
+
+
+async def test_in_a_pod_the_service_account_speaks(account: Path) -> None:
+    """kr8s says "default" for the namespace there."""
+    (account / "namespace").write_text("kaos-system\n")
     config = await ClusterConfig.load()
     assert config.server == "https://10.0.0.1:443"
     assert config.namespace == "kaos-system"
@@ -326,17 +330,12 @@ async def test_after_a_night_asleep_the_first_request_has_a_new_token(clock: Clo
 
 
 async def test_a_service_account_s_token_is_read_again_long_before_it_expires(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    account: Path, clock: Clock
 ) -> None:
     """API servers may make it last a year, and complain of who uses it for more than an hour."""
-    (tmp_path / "token").write_text("first")
-    (tmp_path / "ca.crt").write_bytes(certificate()[0])
-    monkeypatch.setattr("kaos.runtime.config._SERVICE_ACCOUNT", tmp_path)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    (account / "token").write_text("first")
     credentials = (await ClusterConfig.load()).credentials
-    (tmp_path / "token").write_text("second")
+    (account / "token").write_text("second")
     assert await credentials.token() == "first"
     clock.now += 601
     assert await credentials.token() == "second"
